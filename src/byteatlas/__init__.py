@@ -1,0 +1,1 @@
+"""byteatlas: legacy scientific files as virtual Zarr stores, read where they lie."""

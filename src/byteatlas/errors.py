@@ -1,0 +1,164 @@
+"""Everything byteatlas raises, in one tree.
+
+    ByteatlasError
+    |- NotRecognised          no scanner knows these bytes, or two claim them
+    |- Malformed              the bytes break their format's specification
+    |- Unsupported            valid, but byte ranges (or this version) cannot express it
+    |- MissingDependency      an optional package is needed; the message says which
+    |- NotAllowed             an index asks for a source the caller did not allow
+    |- Inconsistent           parts that should agree do not
+    `- SourceError            the bytes could not be had
+       |- SourceMissing       404, 410, no such file
+       |- SourceDenied        401, 403, no permission
+       |- SourceChanged       not the bytes that were indexed
+       |- RangeIgnored        the server answers a range request with something else
+       `- ShortRead           fewer bytes than were promised
+
+No source error is a ``FileNotFoundError`` or a ``KeyError``: array libraries take those for
+"this chunk was never written" and would fill it in.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+__all__ = [
+    "ByteatlasError",
+    "Inconsistent",
+    "Malformed",
+    "MissingDependency",
+    "NotAllowed",
+    "NotRecognised",
+    "RangeIgnored",
+    "ShortRead",
+    "SourceChanged",
+    "SourceDenied",
+    "SourceError",
+    "SourceMissing",
+    "Unsupported",
+]
+
+
+class ByteatlasError(Exception):
+    """Base of all errors: says where, at which byte, what was wrong and what to do next.
+
+    Low-level code raises with the offset only; whoever knows the URL or the array adds them
+    once, with `at`.
+
+    Attributes
+    ----------
+    problem : what was expected and what was found.
+    url : the source, without its query string; None when not known.
+    path : the array, attribute or member inside the source, such as ``/temp``.
+    offset : first byte concerned, from the start of the source.
+    length : number of bytes concerned.
+    hint : what to do next.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        url: str | None = None,
+        path: str | None = None,
+        offset: int | None = None,
+        length: int | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.url = url
+        self.path = path
+        self.offset = offset
+        self.length = length
+        self.hint = hint
+
+    def at(
+        self, *, url: str | None = None, path: str | None = None, offset: int | None = None
+    ) -> Self:
+        """Fill in the location where it is still unknown, and return the error itself."""
+        if self.url is None and url is not None:
+            self.url = without_query(url)
+        if self.path is None:
+            self.path = path
+        if self.offset is None:
+            self.offset = offset
+        return self
+
+    def __str__(self) -> str:
+        where = [part for part in (self.url, self.path) if part]
+        text = ": ".join([*where, self.problem])
+        if self.offset is not None:
+            text += f" at byte {self.offset} (0x{self.offset:x})"
+            if self.length is not None:
+                text += f", length {self.length}"
+        return f"{text}; {self.hint}" if self.hint else text
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.problem, self.__dict__)
+
+
+def _rebuild(
+    kind: type[ByteatlasError], problem: str, state: dict[str, object]
+) -> ByteatlasError:
+    error = kind(problem)
+    error.__dict__.update(state)
+    return error
+
+
+def without_query(url: str) -> str:
+    """Return the URL without user info and without its query string, where secrets travel."""
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme in ("file", "local"):
+        return url
+    rest = rest.partition("?")[0] if scheme in ("http", "https") else rest
+    authority, slash, path = rest.partition("/")
+    return scheme + separator + authority.rpartition("@")[2] + slash + path
+
+
+class NotRecognised(ByteatlasError, ValueError):
+    """No scanner recognises the bytes, or more than one does."""
+
+
+class Malformed(ByteatlasError, ValueError):
+    """The bytes break their format's specification."""
+
+
+class Unsupported(ByteatlasError, NotImplementedError):
+    """The bytes are valid, but no exact byte ranges can express them."""
+
+
+class MissingDependency(ByteatlasError, ImportError):
+    """An optional package is missing; the message carries the line that installs it."""
+
+
+class NotAllowed(ByteatlasError, PermissionError):
+    """An index names a source outside what its reader allows."""
+
+
+class Inconsistent(ByteatlasError, ValueError):
+    """Parts that should agree do not."""
+
+
+class SourceError(ByteatlasError, OSError):
+    """The bytes of a source could not be had."""
+
+
+class SourceMissing(SourceError):
+    """The source is not there."""
+
+
+class SourceDenied(SourceError):
+    """The source may not be read with these credentials."""
+
+
+class SourceChanged(SourceError):
+    """The source is no longer what was indexed."""
+
+
+class RangeIgnored(SourceError):
+    """The server answered a range request with something else."""
+
+
+class ShortRead(SourceError):
+    """The source gave fewer bytes than it promised."""
