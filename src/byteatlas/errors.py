@@ -98,16 +98,22 @@ class ByteatlasError(Exception):
         return _rebuild, (type(self), self.problem, self.__dict__)
 
 
-def _rebuild(
-    kind: type[ByteatlasError], problem: str, state: dict[str, object]
-) -> ByteatlasError:
+def _rebuild(kind: type[ByteatlasError], problem: str, state: dict[str, object]) -> ByteatlasError:
     error = kind(problem)
     error.__dict__.update(state)
     return error
 
 
 def without_query(url: str) -> str:
-    """Return the URL without user info and without its query string, where secrets travel."""
+    """Return a URL, chained or not, without user info and query string, where secrets travel.
+
+    >>> without_query("https://user:secret@example.org/a.nc?sig=secret")
+    'https://example.org/a.nc'
+    >>> without_query("zip://a.nc::https://example.org/b.zip?sig=secret")
+    'zip://a.nc::https://example.org/b.zip'
+    """
+    if "::" in url and "://" in url:
+        return "::".join(map(without_query, url.split("::")))
     scheme, separator, rest = url.partition("://")
     if not separator or scheme in ("file", "local"):
         return url

@@ -1,0 +1,90 @@
+"""From a URL to a byte source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from byteatlas.errors import Unsupported
+from byteatlas.model import Source
+from byteatlas.sources.byte_source import ByteSource
+from byteatlas.sources.local import LocalSource
+from byteatlas.sources.remote import Policy, RemoteSource, Transport
+from byteatlas.sources.trace import Trace
+from byteatlas.sources.urls import is_chained, scheme_of
+
+__all__ = ["open_source"]
+
+# Importing a client takes a tenth of a second: each comes with the first URL that needs it.
+
+
+def open_source(
+    url: str,
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+    expected: Source | None = None,
+    trace: Trace | None = None,
+    gap: int | None = None,
+    policy: Policy | None = None,
+) -> ByteSource:
+    """Return the source of bytes that a URL names. No request is made yet.
+
+    Parameters
+    ----------
+    url
+        A path, or a URL: ``file``, ``http``, ``https``, ``s3``, ``gs``, ``az`` (and their other
+        names), or anything that fsspec knows, chained URLs included.
+    storage_options
+        As fsspec's filesystem for this protocol takes them.
+    expected
+        How the source looked to a scan; every answer is compared with it.
+    trace
+        Counts what is read; a new one by default.
+    gap
+        Ranges at most so many bytes apart are fetched in one request; in place of `policy`'s.
+    policy
+        Concurrency, retries and timeouts.
+
+    Raises
+    ------
+    Unsupported
+        A storage option or a protocol is not known.
+    """
+    trace = Trace() if trace is None else trace
+    policy = Policy() if policy is None else policy
+    if gap is not None:
+        policy = replace(policy, gap=gap)
+    if not is_chained(url) and scheme_of(url) in ("", "file", "local"):
+        _refuse_options(url, storage_options)
+        return LocalSource(url, expected=expected, trace=trace)
+    transport = _transport(url, storage_options or {}, policy)
+    return RemoteSource(url, transport, policy=policy, expected=expected, trace=trace)
+
+
+def _refuse_options(url: str, storage_options: Mapping[str, Any] | None) -> None:
+    unknown = set(storage_options or ()) - {"auto_mkdir"}
+    if unknown:
+        raise Unsupported(
+            f"storage options {sorted(unknown)} have no meaning for a local file", url=url
+        )
+
+
+def _transport(url: str, storage_options: Mapping[str, Any], policy: Policy) -> Transport:
+    scheme = scheme_of(url)
+    if not is_chained(url):
+        if scheme in ("http", "https"):
+            from byteatlas.sources.http import HttpTransport  # noqa: PLC0415  # heavy
+            from byteatlas.sources.options import http_options  # noqa: PLC0415
+
+            return HttpTransport(url, http_options(storage_options), policy)
+        from byteatlas.sources.object_store import (  # noqa: PLC0415  # heavy
+            SCHEMES,
+            ObjectStoreTransport,
+        )
+
+        if scheme in SCHEMES:
+            return ObjectStoreTransport(url, storage_options, policy)
+    from byteatlas.sources.foreign import FsspecTransport  # noqa: PLC0415  # heavy
+
+    return FsspecTransport(url, storage_options)

@@ -1,0 +1,79 @@
+"""URLs as people write them: which kind, how spelt on the wire, and without their secrets."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import quote, unquote, urljoin, urlsplit
+
+from byteatlas.errors import SourceError
+
+__all__ = ["follow", "http_url", "is_chained", "redact", "scheme_of"]
+
+# Everything a request line may carry as it is; "%" is looked at by itself.
+_LEGAL = "!$&'()*+,;=:@/?[]~-._%"
+_LONE_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_QUERY = re.compile(r"\?[^\s'\"<>)]*")
+_USER = re.compile(r"(?<=://)[^/\s@]*@")
+
+
+def is_chained(url: str) -> bool:
+    """Tell whether a URL is a chain in fsspec's words, such as ``zip://a.nc::https://host/b``."""
+    first, separator, rest = url.partition("::")
+    return bool(separator) and ("://" in rest or _is_protocol(first))
+
+
+def _is_protocol(name: str) -> bool:
+    from fsspec.registry import known_implementations  # noqa: PLC0415  # slow, and rarely needed
+
+    return name in known_implementations
+
+
+def scheme_of(url: str) -> str:
+    """Return the scheme in lower case; "" for a plain path."""
+    scheme, separator, _ = url.partition("://")
+    return scheme.lower() if separator else ""
+
+
+def redact(text: str) -> str:
+    """Return a foreign message without query strings and user info."""
+    return _USER.sub("", _QUERY.sub("?...", text))
+
+
+def http_url(url: str) -> tuple[str, str | None]:
+    """Spell a URL for the wire, and take its user info ("user:password") out.
+
+    Only what is not yet encoded is encoded, so a signature stays valid: "%2F" stays "%2F", a "%"
+    that begins no escape becomes "%25". A "#" is part of the path, for data files have no
+    fragments. The first "?" begins the query string; in a file's name it is written "%3F".
+    """
+    scheme, _, rest = url.partition("://")
+    authority, slash, path = rest.partition("/")
+    if not slash and "?" in authority:
+        authority, _, query = authority.partition("?")
+        path = f"?{query}"
+    user, _, host = authority.rpartition("@")
+    try:
+        host = host if host.isascii() else host.encode("idna").decode()
+        port = urlsplit(f"{scheme}://{host}").port
+    except ValueError as error:
+        raise SourceError("the URL has no valid host", url=url) from error
+    if not host or port == 0 or re.search(r"[\s#%\\<>\"{}|^`]", host):
+        raise SourceError("the URL has no valid host", url=url)
+    path = quote(_LONE_PERCENT.sub("%25", path), safe=_LEGAL)
+    return f"{scheme.lower()}://{host}/{path}", unquote(user) if user else None
+
+
+def follow(url: str, location: str | None) -> str:
+    """Return where a redirect leads, spelt for the wire.
+
+    Raises
+    ------
+    SourceError
+        It leads nowhere, or out of the web.
+    """
+    if not location:
+        raise SourceError("a redirect without a Location")
+    target = urljoin(url, location.partition("#")[0])
+    if scheme_of(target) not in ("http", "https"):
+        raise SourceError(f"a redirect to a {scheme_of(target) or 'strange'} URL is not followed")
+    return http_url(target)[0]
