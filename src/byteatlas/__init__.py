@@ -1,1 +1,116 @@
-"""byteatlas: legacy scientific files as virtual Zarr stores, read where they lie."""
+"""byteatlas: legacy scientific files as one virtual Zarr store, read where they lie.
+
+group = byteatlas.scan("https://example.org/sst.nc")   # no data is copied
+group.to_json("sst.json")                              # an index that kerchunk's users can read
+dataset = byteatlas.open_dataset("sst.json")           # xarray, over range requests
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from byteatlas.errors import (
+    ByteatlasError,
+    Inconsistent,
+    Malformed,
+    MissingDependency,
+    NotAllowed,
+    NotRecognised,
+    RangeIgnored,
+    ShortRead,
+    SourceChanged,
+    SourceDenied,
+    SourceError,
+    SourceMissing,
+    Unsupported,
+)
+from byteatlas.version import __version__
+
+if TYPE_CHECKING:
+    from byteatlas.model import (
+        ByteRange,
+        ByteRanges,
+        ChunkManifest,
+        Codec,
+        Dimension,
+        Encoding,
+        ScanReport,
+        Skipped,
+        Source,
+        VirtualArray,
+        VirtualGroup,
+    )
+    from byteatlas.opening import open_dataset, open_datatree, open_index, open_store
+    from byteatlas.scanning import scan
+    from byteatlas.sources import Trace
+    from byteatlas.verification import verify
+
+__all__ = [
+    "ByteRange",
+    "ByteRanges",
+    "ByteatlasError",
+    "ChunkManifest",
+    "Codec",
+    "Dimension",
+    "Encoding",
+    "Inconsistent",
+    "Malformed",
+    "MissingDependency",
+    "NotAllowed",
+    "NotRecognised",
+    "RangeIgnored",
+    "ScanReport",
+    "ShortRead",
+    "Skipped",
+    "Source",
+    "SourceChanged",
+    "SourceDenied",
+    "SourceError",
+    "SourceMissing",
+    "Trace",
+    "Unsupported",
+    "VirtualArray",
+    "VirtualGroup",
+    "__version__",
+    "open_dataset",
+    "open_datatree",
+    "open_index",
+    "open_store",
+    "scan",
+    "verify",
+]
+
+# Where the names that are imported on first use live, so that `import byteatlas` costs little.
+_HOMES = {
+    "ByteRange": "model",
+    "ByteRanges": "model",
+    "ChunkManifest": "model",
+    "Codec": "model",
+    "Dimension": "model",
+    "Encoding": "model",
+    "ScanReport": "model",
+    "Skipped": "model",
+    "Source": "model",
+    "Trace": "sources",
+    "VirtualArray": "model",
+    "VirtualGroup": "model",
+    "open_dataset": "opening",
+    "open_datatree": "opening",
+    "open_index": "opening",
+    "open_store": "opening",
+    "scan": "scanning",
+    "verify": "verification",
+}
+
+
+def __getattr__(name: str) -> Any:  # Any: whatever the name stands for
+    if name not in _HOMES:
+        raise AttributeError(f"module 'byteatlas' has no attribute {name!r}")
+    value = getattr(import_module(f"byteatlas.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, TypeAlias
+from os import PathLike
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -213,7 +214,7 @@ class ChunkManifest:
         return np.where(self.index[row] == wanted, row, -1)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class VirtualArray:
     """One array: its meaning, how its chunks are encoded, and where they are."""
 
@@ -239,10 +240,22 @@ class VirtualArray:
         if grid != self.manifest.grid_shape:
             raise Inconsistent(f"chunk grid {self.manifest.grid_shape}, but the shapes give {grid}")
 
+    def __repr__(self) -> str:
+        return _displayed(self, "text")
+
+    def _repr_html_(self) -> str:
+        return _displayed(self, "html")
+
     @property
     def nbytes(self) -> int:
         """Size of the decoded values, in bytes (8 per variable-length string)."""
         return math.prod(self.shape) * self.dtype.itemsize
+
+
+def _displayed(item: VirtualArray | VirtualGroup, kind: Literal["text", "html"]) -> str:
+    from byteatlas import display  # noqa: PLC0415  # it is made of these types
+
+    return display.text(item) if kind == "text" else display.html(item)
 
 
 class Dimension(NamedTuple):
@@ -272,7 +285,7 @@ class ScanReport:
     bytes_read: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class VirtualGroup:
     """A group of arrays and groups; the root is what a scan returns and an index holds."""
 
@@ -296,6 +309,31 @@ class VirtualGroup:
                 raise KeyError(path)
             here = here.groups[part]
         return replace(here, sources=self.sources, report=self.report)
+
+    def to_json(
+        self,
+        path: str | PathLike[str],
+        *,
+        zarr_format: Literal[2, 3] = 2,
+        keep_query: bool = False,
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write the group as an index file; see `byteatlas.index.write_json`."""
+        from byteatlas.index import write_json  # noqa: PLC0415  # the one import to the right
+
+        write_json(
+            self,
+            path,
+            zarr_format=zarr_format,
+            keep_query=keep_query,
+            storage_options=storage_options,
+        )
+
+    def __repr__(self) -> str:
+        return _displayed(self, "text")
+
+    def _repr_html_(self) -> str:
+        return _displayed(self, "html")
 
     def walk(self, path: str = "") -> Iterator[tuple[str, VirtualGroup]]:
         """Yield each group with its path ("" for the root, else "/a/b"), parents first."""

@@ -1,0 +1,161 @@
+"""Version 1 B-trees of chunks (HDF5 File Format 3.0, III.A.1, node type 1).
+
+Nodes have one size, full or not: 24 bytes of header, then 2K pairs of a key (stored size, filter
+mask, offsets of the chunk's first element) and a child, then one more key. All nodes of a level
+are asked for together and decoded through one structured dtype. They carry no checksum, so
+everything that can be checked is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from byteatlas.errors import Malformed
+from byteatlas.model import ByteRanges
+from byteatlas.steps import Steps
+from byteatlas_scanners.hdf5.blocks import batches, locate, unsigned
+from byteatlas_scanners.hdf5.chunks.grid import ChunkGrid
+from byteatlas_scanners.hdf5.chunks.layout import ChunkColumns, ChunkLayout
+from byteatlas_scanners.hdf5.file import Hdf5File
+
+__all__ = ["read_btree_v1"]
+
+_CHUNK_NODE = 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Geometry:
+    """Layout of one tree's nodes."""
+
+    header: int
+    """Bytes before the first entry."""
+    children: int
+    entry: np.dtype[np.void]
+    """A key and its child."""
+    length: int
+
+    @classmethod
+    def of(cls, file: Hdf5File, rank: int) -> _Geometry:
+        key = [("size", "<u4"), ("mask", "<u4"), ("offset", "<u8", (rank + 1,))]
+        entry = np.dtype([*key, ("address", "u1", (file.offset_size,))])
+        header = 8 + 2 * file.offset_size
+        children = 2 * file.istore_k
+        length = header + children * entry.itemsize + np.dtype(key).itemsize
+        return cls(header, children, entry, length)
+
+    def entries(self, nodes: NDArray[np.uint8], used: NDArray[np.uint16]) -> NDArray[np.void]:
+        """Return the used entries of all nodes, one after the other."""
+        body = nodes[:, self.header : self.header + self.children * self.entry.itemsize]
+        entries: NDArray[np.void] = body.view(self.entry)
+        return entries[np.arange(self.children) < used[:, None]]
+
+
+def read_btree_v1(
+    file: Hdf5File, layout: ChunkLayout, address: int, grid: ChunkGrid
+) -> Steps[ChunkColumns]:
+    """Read all chunks of a version 1 B-tree, in one round for each level.
+
+    Raises
+    ------
+    Malformed
+        A node is not one, has the wrong level or too many entries, is met twice, or lies outside
+        the window; or the offsets of a chunk are not those of a chunk.
+    """
+    geometry = _Geometry.of(file, len(grid.shape))
+    nodes_left = file.size // geometry.length + 1  # the last may be cut off after its entries
+    addresses = np.array([address], np.uint64)
+    level = None
+    chunks: list[ChunkColumns] = []
+    while addresses.size and level != 0:
+        nodes_left -= addresses.size
+        if nodes_left < 0 or _has_repeats(addresses):
+            raise Malformed("B-tree node is met twice", offset=file.base + int(addresses[0]))
+        expected = None if level is None else level - 1
+        below = [addresses[:0]]
+        for batch, cut in _batches(file, addresses, geometry.length):
+            (nodes,) = yield [batch]
+            nodes = _align(np.asarray(nodes), cut, geometry.length)
+            level = int(nodes[0, 5]) if expected is None else expected
+            used = _check(nodes, batch, cut, level, geometry)
+            entries = geometry.entries(nodes, used)
+            if level:
+                below.append(unsigned(entries["address"]))
+            else:
+                chunks.append(_decode(file, entries, layout, grid))
+        addresses = np.concatenate(below)
+    return ChunkColumns.join(chunks)
+
+
+def _has_repeats(addresses: NDArray[np.uint64]) -> bool:
+    return addresses.size > 1 and np.unique(addresses).size < addresses.size
+
+
+def _batches(
+    file: Hdf5File, addresses: NDArray[np.uint64], length: int
+) -> Iterator[tuple[ByteRanges, NDArray[np.uint64]]]:
+    """Ask for whole nodes: one cut off by the end of the source moves back, by so many bytes."""
+    offsets = locate(file, addresses, 1, "B-tree node")
+    length = min(length, file.size)
+    starts = np.minimum(offsets, np.uint64(file.size - length))
+    done = 0
+    for batch in batches(starts, length):
+        yield batch, offsets[done : done + batch.offsets.size] - batch.offsets
+        done += batch.offsets.size
+
+
+def _align(nodes: NDArray[np.uint8], cut: NDArray[np.uint64], length: int) -> NDArray[np.uint8]:
+    """Move nodes that were asked for too far back to the front of their rows, and fill up."""
+    if nodes.shape[1] < length:
+        nodes = np.pad(nodes, ((0, 0), (0, length - nodes.shape[1])))
+    for row in np.flatnonzero(cut):
+        nodes[row] = np.pad(nodes[row, int(cut[row]) :], (0, int(cut[row])))
+    return nodes
+
+
+def _check(
+    nodes: NDArray[np.uint8],
+    batch: ByteRanges,
+    cut: NDArray[np.uint64],
+    level: int,
+    geometry: _Geometry,
+) -> NDArray[np.uint16]:
+    """Check the headers of one level's nodes and return how many entries of each are used."""
+    used: NDArray[np.uint16] = nodes[:, 6:8].view("<u2")[:, 0]
+    expected = np.frombuffer(b"TREE" + bytes([_CHUNK_NODE, level]), np.uint8)
+    end = geometry.header + used.astype(np.int64) * geometry.entry.itemsize
+    strange = (nodes[:, :6] != expected).any(axis=1)
+    strange |= (used > geometry.children) | (end + cut.astype(np.int64) > batch.length)
+    if strange.any():
+        first = int(strange.argmax())
+        raise Malformed(
+            f"expected a B-tree node of chunks at level {level} with at most {geometry.children} "
+            f"entries, found {bytes(nodes[first, :6])!r} with {used[first]}",
+            offset=int(batch.offsets[first] + cut[first]),
+        )
+    return used
+
+
+def _decode(
+    file: Hdf5File, entries: NDArray[np.void], layout: ChunkLayout, grid: ChunkGrid
+) -> ChunkColumns:
+    """Turn the entries of leaves into chunks."""
+    offset = entries["offset"]
+    axes = []
+    strange = offset[:, -1] != 0
+    for axis, extent in enumerate(layout.chunk_shape):
+        along = offset[:, axis]
+        scaled = along // np.uint64(extent)
+        strange |= scaled * np.uint64(extent) != along
+        axes.append(scaled)
+    if strange.any():
+        first = int(strange.argmax())
+        raise Malformed(f"a chunk of shape {layout.chunk_shape} at offset {offset[first].tolist()}")
+    index, inside = grid.locate(axes)
+    address = unsigned(entries["address"])
+    return ChunkColumns(
+        index, address, entries["size"].astype(np.uint64), entries["mask"].copy()
+    ).where(inside & (address != np.uint64(file.undefined)))

@@ -1,0 +1,402 @@
+"""The datatype message (HDF5 File Format 3.0, IV.A.2.d), as numpy understands it.
+
+A type whose stored bytes numpy can view directly is *plain*. Fixed-size types that it cannot
+(padded or null-terminated strings, compounds with gaps or big-endian members) come with `moves`
+that rearrange each element. Types whose values lie elsewhere in the file (variable-length
+strings) carry `heap`, and types that have no array form carry the reason in `refusal`.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from byteatlas.convert import Move
+from byteatlas.errors import Malformed, Unsupported
+
+if TYPE_CHECKING:
+    from byteatlas_scanners.hdf5.file import Hdf5File
+
+__all__ = ["Datatype", "HeapStrings", "parse_datatype"]
+
+MAX_DEPTH = 16
+MAX_SIZE = 2**31
+
+FIXED_POINT, FLOATING_POINT, TIME, STRING, BITFIELD, OPAQUE = 0, 1, 2, 3, 4, 5
+COMPOUND, REFERENCE, ENUM, VARIABLE_LENGTH, ARRAY, COMPLEX = 6, 7, 8, 9, 10, 11
+
+# Exponent position, size and bias, mantissa position and size, sign position: IEEE 754.
+_IEEE = {
+    (10, 5, 15, 0, 10, 15): "f2",
+    (23, 8, 127, 0, 23, 31): "f4",
+    (52, 11, 1023, 0, 52, 63): "f8",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class HeapStrings:
+    """Variable-length strings: each element holds a length and a global heap ID."""
+
+    is_utf8: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Datatype:
+    """One datatype. Where `refusal` is set, nothing but `size` is meant."""
+
+    size: int
+    """Bytes of one element in the file, all of `shape` included."""
+    dtype: np.dtype[Any] = field(default_factory=lambda: np.dtype("V1"))
+    """Type of the values as they are presented."""
+    shape: tuple[int, ...] = ()
+    """Extents of an array datatype, which become further axes of its dataset."""
+    moves: tuple[Move, ...] | None = None
+    """How stored bytes are rearranged into `dtype`; None when they are it already."""
+    heap: HeapStrings | None = None
+    members: tuple[tuple[str, int, Datatype], ...] = ()
+    """Name, offset and type of the members of a compound that holds variable-length strings; its
+    `dtype` is known once the longest of them are, see `with_fixed_strings`."""
+    is_reference: bool = False
+    """Object references: the stored bytes are addresses."""
+    sequence: Datatype | None = None
+    """The elements of a variable-length sequence, stored in the global heap."""
+    enum: dict[str, int] | None = None
+    is_fixed_string: bool = False
+    refusal: str | None = None
+    """Why no array can present it."""
+    length: int = 0
+    """Bytes that this description takes in its message."""
+
+    @property
+    def is_in_heap(self) -> bool:
+        """Tell whether values, or some of their members, lie in the global heap."""
+        return self.heap is not None or bool(self.members)
+
+    @property
+    def string_offsets(self) -> list[int]:
+        """Where in an element the heap IDs of strings are."""
+        return [offset for _, offset, member in self.members if member.heap]
+
+    def with_fixed_strings(self, widths: list[int]) -> Datatype:
+        """Return this compound with strings of fixed size, which follow each stored element.
+
+        Parameters
+        ----------
+        widths : bytes of the longest string of each member of variable length.
+        """
+        size, rest = self.size, iter(widths)
+        members = []
+        for name, offset, member in self.members:
+            if member.heap:
+                width = next(rest)
+                members.append((name, size, Datatype(width, np.dtype(f"S{width}"))))
+                size += width
+            else:
+                members.append((name, offset, member))
+        return _record(members, size)
+
+
+def parse_datatype(file: Hdf5File, body: memoryview, depth: int = 0) -> Datatype:
+    """Parse a datatype message.
+
+    Raises
+    ------
+    Malformed
+        Sizes or counts contradict each other, or types are nested too deep.
+    """
+    if depth > MAX_DEPTH:
+        raise Malformed(f"datatype: nested more than {MAX_DEPTH} deep")
+    word, size = _header(body, 0)
+    kind, version, bits = word & 15, word >> 4 & 15, word >> 8
+    if not 1 <= version <= 5:
+        raise Unsupported(f"datatype version {version}")
+    if not 0 < size < MAX_SIZE:
+        raise Malformed(f"datatype: an element of {size} bytes")
+    parse = _CLASSES.get(kind)
+    if parse is None:
+        raise Unsupported(f"datatype class {kind}")
+    return parse(file, body, version, bits, size, depth)
+
+
+_header = struct.Struct("<II").unpack_from
+
+
+def _order(bits: int) -> str:
+    return ">" if bits & 1 else "<"
+
+
+def _fixed_point(
+    _file: Hdf5File, body: memoryview, _version: int, bits: int, size: int, _depth: int
+) -> Datatype:
+    return _integer(body, size, "i" if bits & 8 else "u", bits)
+
+
+def _bitfield(
+    _file: Hdf5File, body: memoryview, _version: int, bits: int, size: int, _depth: int
+) -> Datatype:
+    return _integer(body, size, "u", bits)
+
+
+def _integer(body: memoryview, size: int, sign: str, bits: int) -> Datatype:
+    offset, precision = struct.unpack_from("<HH", body, 8)
+    if size not in (1, 2, 4, 8):
+        return Datatype(size, refusal=f"integers of {size} bytes", length=12)
+    if (offset, precision) != (0, 8 * size):
+        return Datatype(
+            size, refusal=f"integers of {precision} bits at bit {offset} in {size} bytes", length=12
+        )
+    return Datatype(size, np.dtype(f"{_order(bits)}{sign}{size}"), length=12)
+
+
+def _floating_point(
+    _file: Hdf5File, body: memoryview, _version: int, bits: int, size: int, _depth: int
+) -> Datatype:
+    offset, precision, exponent, exponent_size, mantissa, mantissa_size, bias = struct.unpack_from(
+        "<HHBBBBI", body, 8
+    )
+    layout = (exponent, exponent_size, bias, mantissa, mantissa_size, bits >> 8 & 255)
+    name = _IEEE.get(layout)
+    is_implied = bits >> 4 & 3 == 2  # the most significant bit of the mantissa is not stored
+    if name is None or not is_implied or bits & 0x40 or (offset, precision) != (0, 8 * size):
+        return Datatype(
+            size, refusal=f"floating point of {precision} bits that is not IEEE 754", length=20
+        )
+    return Datatype(size, np.dtype(_order(bits) + name), length=20)
+
+
+def _time(
+    _file: Hdf5File, _body: memoryview, _version: int, _bits: int, size: int, _depth: int
+) -> Datatype:
+    return Datatype(size, refusal="the HDF5 time datatype, which no library reads", length=10)
+
+
+def _string(
+    _file: Hdf5File, _body: memoryview, _version: int, bits: int, size: int, _depth: int
+) -> Datatype:
+    padding = bits & 15
+    dtype = np.dtype(f"S{size}")
+    if padding > 2:
+        return Datatype(size, refusal=f"string padding {padding}", length=8)
+    kind: Literal["null", "copy", "space"] = ("null", "copy", "space")[padding]
+    if kind == "copy" or (kind == "null" and size == 1):
+        return Datatype(size, dtype, is_fixed_string=True, length=8)
+    moves = (Move(kind, 0, 0, size),)
+    return Datatype(size, dtype, moves=moves, is_fixed_string=True, length=8)
+
+
+def _opaque(
+    _file: Hdf5File, body: memoryview, _version: int, bits: int, size: int, _depth: int
+) -> Datatype:
+    tag = bytes(body[8 : 8 + (bits & 255)]).rstrip(b"\0")
+    length = 8 + (bits & 255)
+    if tag.startswith(b"NUMPY:") and tag[6:7] in (b"M", b"m", b"<", b">"):
+        try:  # how h5py keeps dates and durations
+            dtype = np.dtype(tag[6:].decode())
+        except (TypeError, ValueError, SyntaxError):
+            dtype = np.dtype("V1")
+        if dtype.kind in "mM" and dtype.itemsize == size:
+            return Datatype(size, dtype, length=length)
+    return Datatype(size, np.dtype(f"V{size}"), length=length)
+
+
+def _reference(
+    _file: Hdf5File, _body: memoryview, _version: int, bits: int, size: int, _depth: int
+) -> Datatype:
+    is_object = bits & 15 == 0
+    what = "object" if is_object else "region" if bits & 15 == 1 else "HDF5 1.12"
+    return Datatype(
+        size,
+        is_reference=is_object,
+        refusal=f"{what} references, which mean nothing outside the file",
+        length=8,
+    )
+
+
+def _name(body: memoryview, position: int, version: int) -> tuple[str, int]:
+    """Read a member's null-terminated name; return it and the position after it."""
+    end = position
+    while body[end]:
+        end += 1
+    name = bytes(body[position:end]).decode("utf-8", "surrogateescape")
+    length = end - position + 1
+    return name, position + (length if version >= 3 else -(-length // 8) * 8)
+
+
+def _enum(
+    file: Hdf5File, body: memoryview, version: int, bits: int, size: int, depth: int
+) -> Datatype:
+    base = parse_datatype(file, body[8:], depth + 1)
+    if base.refusal or base.dtype.kind not in "iu" or base.size != size:
+        return Datatype(size, refusal="an enumeration of something else than integers", length=8)
+    count, position = bits & 0xFFFF, 8 + base.length
+    names = []
+    for _ in range(count):
+        name, position = _name(body, position, version)
+        names.append(name)
+    if len(body) < position + count * size:
+        raise Malformed(f"datatype: an enumeration of {count} names and fewer values")
+    values = np.frombuffer(body[position : position + count * size], base.dtype)
+    enum = dict(zip(names, values.tolist(), strict=True))
+    length = position + count * size
+    if enum == {"FALSE": 0, "TRUE": 1} and size == 1:
+        return Datatype(size, np.dtype("?"), length=length)
+    return replace(base, enum=enum, length=length)
+
+
+def _variable_length(
+    file: Hdf5File, body: memoryview, _version: int, bits: int, size: int, depth: int
+) -> Datatype:
+    base = parse_datatype(file, body[8:], depth + 1)
+    length = 8 + base.length
+    if size != 8 + file.offset_size:
+        raise Malformed(f"datatype: a heap reference of {size} bytes")
+    if bits & 15 == 1:
+        return Datatype(
+            size, np.dtype(object), heap=HeapStrings(is_utf8=bits >> 8 & 15 == 1), length=length
+        )
+    return Datatype(
+        size,
+        sequence=base,
+        refusal="variable-length sequences, which Zarr has no form for",
+        length=length,
+    )
+
+
+def _array(
+    file: Hdf5File, body: memoryview, version: int, _bits: int, size: int, depth: int
+) -> Datatype:
+    rank = body[8]
+    position = 12 if version < 3 else 9
+    shape = struct.unpack_from(f"<{rank}I", body, position)
+    position += 4 * rank * (2 if version < 3 else 1)
+    base = parse_datatype(file, body[position:], depth + 1)
+    count = math.prod(shape)
+    if count * base.size != size:
+        raise Malformed(f"datatype: an array {shape} of {base.size} bytes each, in {size} bytes")
+    return replace(base, size=size, shape=shape + base.shape, length=position + base.length)
+
+
+def _complex(
+    file: Hdf5File, body: memoryview, _version: int, _bits: int, size: int, depth: int
+) -> Datatype:
+    base = parse_datatype(file, body[8:], depth + 1)
+    length = 8 + base.length
+    if base.refusal or base.dtype.kind != "f" or base.dtype.itemsize < 4 or 2 * base.size != size:
+        return Datatype(
+            size, refusal="a complex number of something else than floats", length=length
+        )
+    return Datatype(size, np.dtype(f"{base.dtype.str[0]}c{size}"), length=length)
+
+
+def _compound(
+    file: Hdf5File, body: memoryview, version: int, bits: int, size: int, depth: int
+) -> Datatype:
+    position = 8
+    members: list[tuple[str, int, Datatype]] = []
+    for _ in range(bits & 0xFFFF):
+        name, position = _name(body, position, version)
+        if version >= 3:
+            width = (size.bit_length() + 7) // 8
+            offset = int.from_bytes(body[position : position + width], "little")
+            position += width
+        else:
+            (offset,) = struct.unpack_from("<I", body, position)
+            position += 4
+        shape: tuple[int, ...] = ()
+        if version == 1:
+            rank = body[position]
+            shape = struct.unpack_from("<4I", body, position + 12)[:rank]
+            position += 28
+        member = parse_datatype(file, body[position:], depth + 1)
+        position += member.length
+        if shape:
+            member = replace(member, size=member.size * math.prod(shape), shape=shape)
+        if offset + member.size > size:
+            raise Malformed(f"datatype: member {name!r} reaches beyond its {size} bytes")
+        members.append((name, offset, member))
+    result = _complex_pair(members, size) or _record(members, size)
+    return replace(result, length=position)
+
+
+def _complex_pair(members: list[tuple[str, int, Datatype]], size: int) -> Datatype | None:
+    """Return complex for a compound (r, i) of two equal floats without gaps, as h5py does."""
+    if len(members) != 2:
+        return None
+    (real, at_real, first), (imaginary, at_imaginary, second) = members
+    if (real, imaginary) != ("r", "i") or first.refusal or second.refusal:
+        return None
+    if first.dtype != second.dtype or first.dtype.kind != "f" or first.shape or second.shape:
+        return None
+    if (at_real, at_imaginary, size) != (0, first.size, 2 * first.size) or first.size < 4:
+        return None
+    return Datatype(size, np.dtype(f"{first.dtype.str[0]}c{size}"))
+
+
+def _record(members: list[tuple[str, int, Datatype]], size: int) -> Datatype:
+    """Return a packed little-endian record, with the moves that make it unless it is stored so.
+
+    Clients disagree about big-endian members and gaps of records, so those are never shown.
+    """
+    fields: list[tuple[Any, ...]] = []
+    moves: list[Move] = []
+    position = 0
+    if any(member.heap and not member.shape for _, _, member in members):
+        return Datatype(size, members=tuple(members))
+    for name, offset, member in members:
+        if member.refusal or member.is_in_heap:
+            what = member.refusal or "variable-length strings in an array or compound"
+            return Datatype(size, refusal=f"a compound whose member {name!r} holds {what}")
+        target = member.dtype.newbyteorder("<") if member.dtype.kind != "V" else member.dtype
+        fields.append((name, target, member.shape) if member.shape else (name, target))
+        count = math.prod(member.shape)
+        moves += _member_moves(member, offset, position, count)
+        position += target.itemsize * count
+    if not fields:
+        return Datatype(size, refusal="a compound without members")
+    names = [name for name, *_ in fields]
+    if len(set(names)) != len(names) or "" in names:
+        return Datatype(size, refusal=f"a compound with member names {names}")
+    dtype = np.dtype(fields)
+    is_stored_so = position == size and all(
+        move.kind == "copy" and move.stored == move.decoded for move in moves
+    )
+    return Datatype(size, dtype, moves=None if is_stored_so else tuple(moves))
+
+
+def _member_moves(member: Datatype, offset: int, position: int, count: int) -> list[Move]:
+    dtype = member.dtype
+    if member.moves is not None:
+        step = member.size // count
+        return [
+            replace(
+                move,
+                stored=offset + i * step + move.stored,
+                decoded=position + i * dtype.itemsize + move.decoded,
+            )
+            for i in range(count)
+            for move in member.moves
+        ]
+    width = dtype.itemsize // 2 if dtype.kind == "c" else dtype.itemsize
+    if dtype.kind != "V" and dtype.str[0] == ">" and width > 1:
+        return [Move("swap", offset, position, dtype.itemsize * count, width)]
+    return [Move("copy", offset, position, dtype.itemsize * count)]
+
+
+_CLASSES = {
+    FIXED_POINT: _fixed_point,
+    FLOATING_POINT: _floating_point,
+    TIME: _time,
+    STRING: _string,
+    BITFIELD: _bitfield,
+    OPAQUE: _opaque,
+    COMPOUND: _compound,
+    REFERENCE: _reference,
+    ENUM: _enum,
+    VARIABLE_LENGTH: _variable_length,
+    ARRAY: _array,
+    COMPLEX: _complex,
+}

@@ -1,0 +1,271 @@
+"""Fractal heaps (HDF5 File Format 3.0, III.G): where dense links and attributes are kept.
+
+A heap is one address space, cut into direct blocks whose sizes follow a doubling table; indirect
+blocks point to them. Heap IDs are offsets and lengths in that space.
+"""
+
+from __future__ import annotations
+
+import struct
+from bisect import bisect_right
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from byteatlas.errors import Malformed, Unsupported
+from byteatlas.model import as_view
+from byteatlas_scanners.hdf5.btree_v2 import read_btree_v2
+from byteatlas_scanners.hdf5.checksum import verify
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from byteatlas.model import ByteRange
+    from byteatlas.steps import Steps
+    from byteatlas_scanners.hdf5.file import Hdf5File
+
+__all__ = ["FractalHeap", "open_heap", "read_objects"]
+
+MANAGED, HUGE, TINY = 0, 1, 2
+HUGE_INDIRECT = 1  # type of the records of the B-tree of huge objects
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FractalHeap:
+    """A heap's header, with all direct blocks."""
+
+    id_length: int
+    offset_width: int
+    """Bytes of an offset in a heap ID."""
+    length_width: int
+    """Bytes of a length in a heap ID."""
+    huge_index: int
+    """Address of the B-tree of huge objects, or the undefined address."""
+    starts: list[int] = field(default_factory=list)
+    """Heap offset of each direct block, ascending."""
+    blocks: list[memoryview] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Table:
+    """The doubling table."""
+
+    width: int
+    first_size: int
+    max_direct: int
+    offset_width: int
+    has_checksums: bool
+
+    def block_size(self, row: int) -> int:
+        return self.first_size << max(row - 1, 0)
+
+    @property
+    def direct_rows(self) -> int:
+        return (self.max_direct // self.first_size).bit_length() + 1
+
+    def row_start(self, row: int) -> int:
+        """Offset of a row from the start of its indirect block, in the heap's space."""
+        return self.width * self.first_size << (row - 1) if row else 0
+
+
+def open_heap(file: Hdf5File, address: int) -> Steps[FractalHeap]:
+    """Read a heap's header and blocks: one round each, one more per level of indirect blocks.
+
+    Raises
+    ------
+    Malformed
+        A block is damaged or lies outside the source.
+    Unsupported
+        The heap's blocks are filtered.
+    """
+    o, n = file.offset_size, file.length_size
+    length = 26 + 12 * n + 3 * o
+    where = file.span(address, length, "fractal heap")
+    (reply,) = yield [where]
+    head = as_view(reply)
+    if bytes(head[:4]) != b"FRHP" or head[4] != 0:
+        raise Malformed(
+            f"fractal heap: expected b'FRHP' version 0, found {bytes(head[:5])!r}",
+            offset=where.offset,
+        )
+    id_length, filters, flags, max_managed = struct.unpack_from("<HHBI", head, 5)
+    if filters:
+        raise Unsupported("a fractal heap with filters", offset=where.offset)
+    verify(head, "fractal heap", where.offset)
+    position = 14 + n
+    huge_index = file.offset_at(head, position)
+    position = 14 + n + o + n + o + 8 * n
+    (width,) = struct.unpack_from("<H", head, position)
+    first_size = file.length_at(head, position + 2)
+    max_direct = file.length_at(head, position + 2 + n)
+    (max_bits,) = struct.unpack_from("<H", head, position + 2 + 2 * n)
+    root = file.offset_at(head, position + 6 + 2 * n)
+    (rows,) = struct.unpack_from("<H", head, position + 6 + 2 * n + o)
+    if not (
+        width and first_size and first_size & (first_size - 1) == 0 and max_direct >= first_size
+    ):
+        raise Malformed("fractal heap: impossible doubling table", offset=where.offset)
+    table = _Table(
+        width=width,
+        first_size=first_size,
+        max_direct=max_direct,
+        offset_width=(max_bits + 7) // 8,
+        has_checksums=bool(flags & 2),
+    )
+    heap = FractalHeap(
+        id_length=id_length,
+        offset_width=table.offset_width,
+        length_width=min(_width(max_direct), _width(max_managed)),
+        huge_index=huge_index,
+    )
+    if root != file.undefined:
+        yield from _read_blocks(file, table, root, rows, heap)
+    return heap
+
+
+def _width(limit: int) -> int:
+    """Return the bytes that hold numbers up to a limit, as the library counts them."""
+    return (max(limit, 1).bit_length() - 1) // 8 + 1
+
+
+def _read_blocks(
+    file: Hdf5File, table: _Table, root: int, rows: int, heap: FractalHeap
+) -> Steps[None]:
+    direct: list[tuple[int, ByteRange]] = []
+    indirect: list[tuple[int, int, ByteRange]] = []  # heap offset, rows, where
+    if rows:
+        indirect.append((0, rows, _indirect_span(file, table, root, rows)))
+    else:
+        direct.append((0, file.span(root, table.first_size, "fractal heap block")))
+    found: list[tuple[int, memoryview]] = []
+    seen: set[int] = set()
+    while direct or indirect:
+        ranges = [where for _, where in direct] + [where for _, _, where in indirect]
+        for where in ranges:
+            if where.offset in seen:
+                raise Malformed("fractal heap: a block is used twice", offset=where.offset)
+            seen.add(where.offset)
+        replies = yield ranges
+        for (start, where), data in zip(direct, replies, strict=False):
+            block = as_view(data)
+            _check_block(block, b"FHDB", where.offset)
+            found.append((start, block))
+        parents, replies = indirect, replies[len(direct) :]
+        direct, indirect = [], []
+        for (start, count, where), data in zip(parents, replies, strict=True):
+            block = as_view(data)
+            _check_block(block, b"FHIB", where.offset)
+            verify(block, "fractal heap indirect block", where.offset)
+            _read_indirect(file, table, block, start, count, direct, indirect)
+    found.sort(key=lambda item: item[0])
+    heap.starts.extend(start for start, _ in found)
+    heap.blocks.extend(block for _, block in found)
+
+
+def _check_block(block: memoryview, signature: bytes, offset: int) -> None:
+    if bytes(block[:4]) != signature or block[4] != 0:
+        raise Malformed(
+            f"fractal heap: expected {signature!r} version 0, found {bytes(block[:5])!r}",
+            offset=offset,
+        )
+
+
+def _indirect_span(file: Hdf5File, table: _Table, address: int, rows: int) -> ByteRange:
+    length = 5 + file.offset_size + table.offset_width + rows * table.width * file.offset_size + 4
+    return file.span(address, length, "fractal heap indirect block")
+
+
+def _read_indirect(
+    file: Hdf5File,
+    table: _Table,
+    block: memoryview,
+    start: int,
+    rows: int,
+    direct: list[tuple[int, ByteRange]],
+    indirect: list[tuple[int, int, ByteRange]],
+) -> None:
+    position = 5 + file.offset_size + table.offset_width
+    for row in range(rows):
+        size = table.block_size(row)
+        for column in range(table.width):
+            address = file.offset_at(block, position)
+            position += file.offset_size
+            if address == file.undefined:
+                continue
+            offset = start + table.row_start(row) + column * size
+            if row < table.direct_rows:
+                direct.append((offset, file.span(address, size, "fractal heap block")))
+                continue
+            below = (size // (table.first_size * table.width)).bit_length()
+            indirect.append((offset, below, _indirect_span(file, table, address, below)))
+
+
+def read_objects(
+    file: Hdf5File, heap: FractalHeap, ids: NDArray[np.uint8]
+) -> Steps[list[memoryview]]:
+    """Return the objects of some heap IDs (III.G.4), reading those too big for the heap.
+
+    Parameters
+    ----------
+    ids : shape (count, at least the heap's ID length), uint8.
+    """
+    objects: list[memoryview] = [memoryview(b"")] * len(ids)
+    huge: list[tuple[int, bytes]] = []
+    for position, row in enumerate(ids):
+        identifier = row[: heap.id_length].tobytes()
+        kind = identifier[0] >> 4 & 3
+        if kind == MANAGED:
+            objects[position] = _managed(heap, identifier)
+        elif kind == TINY:
+            length = (identifier[0] & 15) + 1
+            start = 1
+            if heap.id_length > 17:
+                length, start = ((identifier[0] & 15) << 8 | identifier[1]) + 1, 2
+            objects[position] = memoryview(identifier)[start : start + length]
+        elif kind == HUGE:
+            huge.append((position, identifier[1:]))
+        else:
+            raise Malformed(f"fractal heap: an ID of type {kind}")
+    if huge:
+        ranges = yield from _find_huge(file, heap, [key for _, key in huge])
+        replies = yield ranges
+        for (position, _), data in zip(huge, replies, strict=True):
+            objects[position] = as_view(data)
+    return objects
+
+
+def _managed(heap: FractalHeap, identifier: bytes) -> memoryview:
+    middle = 1 + heap.offset_width
+    offset = int.from_bytes(identifier[1:middle], "little")
+    length = int.from_bytes(identifier[middle : middle + heap.length_width], "little")
+    position = bisect_right(heap.starts, offset) - 1
+    if position < 0:
+        raise Malformed(f"fractal heap: no block holds offset {offset}")
+    start = offset - heap.starts[position]
+    found = heap.blocks[position][start : start + length]
+    if len(found) != length:
+        raise Malformed(f"fractal heap: no block holds {length} bytes at offset {offset}")
+    return found
+
+
+def _find_huge(file: Hdf5File, heap: FractalHeap, keys: list[bytes]) -> Steps[list[ByteRange]]:
+    o, n = file.offset_size, file.length_size
+    if heap.id_length >= 1 + o + n:  # the ID itself says where the object is
+        return [
+            file.span(file.offset_at(key, 0), file.length_at(key, o), "huge object") for key in keys
+        ]
+    tree = yield from read_btree_v2(file, heap.huge_index, {HUGE_INDIRECT})
+    places = {}
+    for row in tree.records:
+        record = row.tobytes()
+        places[file.length_at(record, o + n)] = (
+            file.offset_at(record, 0),
+            file.length_at(record, o),
+        )
+    ranges = []
+    for key in keys:
+        identifier = int.from_bytes(key[: min(n, len(key))], "little")
+        if identifier not in places:
+            raise Malformed(f"fractal heap: no huge object {identifier}")
+        ranges.append(file.span(*places[identifier], "huge object"))
+    return ranges

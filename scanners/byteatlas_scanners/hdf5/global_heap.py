@@ -1,0 +1,132 @@
+"""Global heap collections (HDF5 File Format 3.0, III.E): values of variable length."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from byteatlas.errors import Malformed
+from byteatlas.model import as_view
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+    from byteatlas.steps import Steps
+    from byteatlas_scanners.hdf5.file import Hdf5File
+
+__all__ = ["GlobalHeap", "HeapIds", "parse_heap_ids"]
+
+FIRST_READ = 4096
+"""The least size of a collection."""
+
+_object = struct.Struct("<HHI").unpack_from  # index, references, reserved
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeapIds:
+    """Columns of elements of variable length: how long, and where."""
+
+    count: NDArray[np.uint32]
+    """Number of items (bytes, for strings) in each element."""
+    address: NDArray[np.uint64]
+    """The collection, relative to the base address; 0 or undefined where there is none."""
+    index: NDArray[np.uint32]
+
+
+def parse_heap_ids(file: Hdf5File, data: memoryview | bytes) -> HeapIds:
+    """View stored elements of variable length as columns (IV.A.2.d, variable-length)."""
+    record = np.dtype([("count", "<u4"), ("address", f"<u{file.offset_size}"), ("index", "<u4")])
+    ids = np.frombuffer(data, record)
+    return HeapIds(ids["count"], ids["address"].astype(np.uint64), ids["index"])
+
+
+class GlobalHeap:
+    """The collections read so far; a scan's parsers share one, so that each is read once."""
+
+    def __init__(self, file: Hdf5File) -> None:
+        self._file = file
+        self._collections: dict[int, dict[int, memoryview]] = {}
+
+    def load(self, addresses: Iterable[int]) -> Steps[None]:
+        """Read the collections at some addresses that are not at hand yet: one or two rounds."""
+        file = self._file
+        wanted = [
+            address
+            for address in dict.fromkeys(addresses)
+            if address not in self._collections and address not in (0, file.undefined)
+        ]
+        if not wanted:
+            return
+        first = [file.guess(address, FIRST_READ, 16, "global heap") for address in wanted]
+        longer: list[tuple[int, int]] = []
+        for address, data in zip(wanted, (yield first), strict=True):
+            block = as_view(data)
+            if bytes(block[:4]) != b"GCOL" or block[4] != 1:
+                raise Malformed(
+                    f"global heap: expected b'GCOL' version 1, found {bytes(block[:5])!r}",
+                    offset=file.base + address,
+                )
+            size = file.length_at(block, 8)
+            if size > len(block):
+                longer.append((address, size))
+            else:
+                self._collections[address] = self._parse(block[:size], address)
+        if not longer:
+            return
+        replies = yield [file.span(address, size, "global heap") for address, size in longer]
+        for (address, _), data in zip(longer, replies, strict=True):
+            self._collections[address] = self._parse(as_view(data), address)
+
+    def _parse(self, block: memoryview, address: int) -> dict[int, memoryview]:
+        file = self._file
+        header = 8 + file.length_size
+        objects: dict[int, memoryview] = {}
+        position, end = header, len(block)
+        while position + header <= end:
+            index, _references, _ = _object(block, position)
+            size = file.length_at(block, position + 8)
+            if index == 0:  # the free space, always last
+                break
+            position += header
+            if position + size > end:
+                raise Malformed(
+                    f"global heap: object {index} is longer than its collection",
+                    offset=file.base + address + position,
+                )
+            objects[index] = block[position : position + size]
+            position += -(-size // 8) * 8
+        return objects
+
+    def value(self, address: int, index: int) -> memoryview:
+        """Return an object of a collection that was loaded."""
+        try:
+            return self._collections[address][index]
+        except KeyError:
+            raise Malformed(
+                f"global heap: no object {index}", offset=self._file.base + address
+            ) from None
+
+    def values(self, ids: HeapIds, item_size: int = 1) -> list[memoryview]:
+        """Return the bytes of each element, empty ones included."""
+        nowhere = (0, self._file.undefined)
+        result = []
+        for count, address, index in zip(
+            ids.count.tolist(), ids.address.tolist(), ids.index.tolist(), strict=True
+        ):
+            if count == 0 or address in nowhere:
+                result.append(memoryview(b""))
+                continue
+            value = self.value(address, index)
+            if count * item_size > len(value):
+                raise Malformed(
+                    f"global heap: object {index} has {len(value)} bytes, {count * item_size} are "
+                    "referred to",
+                    offset=self._file.base + address,
+                )
+            result.append(value[: count * item_size])
+        return result

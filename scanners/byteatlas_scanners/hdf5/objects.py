@@ -1,0 +1,323 @@
+"""The objects of a file: headers, links, attributes and datasets, all that are reachable at once.
+
+Each parser here leaves its result in an `Object` and returns the parsers that follow from it
+(`byteatlas.steps.chase`), so what costs rounds is the longest chain of structures in the file.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from byteatlas.errors import ByteatlasError, Malformed
+from byteatlas.model import Skipped
+from byteatlas_scanners.hdf5.attribute import (
+    RawAttribute,
+    attribute_value,
+    read_dense_attributes,
+    split_attribute,
+)
+from byteatlas_scanners.hdf5.dataset import DatasetHeader, read_array
+from byteatlas_scanners.hdf5.dataspace import Dataspace, parse_dataspace
+from byteatlas_scanners.hdf5.datatype import Datatype, parse_datatype
+from byteatlas_scanners.hdf5.fill_value import FillValue, parse_fill_value, parse_old_fill_value
+from byteatlas_scanners.hdf5.filters import parse_filter_pipeline
+from byteatlas_scanners.hdf5.global_heap import GlobalHeap, parse_heap_ids
+from byteatlas_scanners.hdf5.layout import parse_layout
+from byteatlas_scanners.hdf5.links import Link, parse_link, read_dense_links
+from byteatlas_scanners.hdf5.object_header import Message, parse_body, read_header
+from byteatlas_scanners.hdf5.shared import SharedMessages
+from byteatlas_scanners.hdf5.symbol_table import read_symbol_table
+
+if TYPE_CHECKING:
+    from byteatlas.model import Attribute, VirtualArray
+    from byteatlas.scanners import ScanOptions
+    from byteatlas.steps import Followers, Steps
+    from byteatlas_scanners.hdf5.file import Hdf5File
+
+__all__ = ["Object", "Objects"]
+
+DATASPACE, LINK_INFO, DATATYPE, OLD_FILL_VALUE, FILL_VALUE, LINK = 1, 2, 3, 4, 5, 6
+EXTERNAL_FILES, LAYOUT, GROUP_INFO, FILTERS, ATTRIBUTE, SYMBOL_TABLE = 7, 8, 10, 11, 12, 17
+ATTRIBUTE_INFO = 21
+
+MAX_OBJECTS = 1_000_000
+
+# Bookkeeping of the netCDF-4 library and of the dimension scales, not attributes of the data.
+BOOKKEEPING = frozenset(
+    {
+        "CLASS",
+        "DIMENSION_LIST",
+        "NAME",
+        "_Netcdf4Coordinates",
+        "_Netcdf4Dimid",
+    }
+)
+IGNORED = frozenset({"REFERENCE_LIST", "_NCProperties", "_nc3_strict"})
+
+
+FAILURES = (ByteatlasError, struct.error, IndexError, OverflowError)
+"""What parsers raise on bytes that break the specification: reading past the end of a message is
+found out by `struct` or by indexing, so that nothing is checked twice."""
+
+
+def reason_of(error: Exception) -> str:
+    """Say why something is left out."""
+    if isinstance(error, ByteatlasError):
+        return str(error)
+    return f"its metadata is damaged ({error})"
+
+
+@dataclass(slots=True)
+class Object:
+    """One object header's content, filled in while the parsers run."""
+
+    address: int
+    path: str
+    """The first path that led here; "" for the root group."""
+    is_group: bool = False
+    links: list[Link] = field(default_factory=list)
+    attrs: dict[str, Attribute] = field(default_factory=dict)
+    bookkeeping: dict[str, Any] = field(default_factory=dict)
+    """Attributes of BOOKKEEPING that tell of dimensions (Any: each its own form)."""
+    dataspace: Dataspace | None = None
+    """Of a dataset, once it is parsed."""
+    dataset: DatasetHeader | None = None
+    """Of a dataset, once all of its header is parsed."""
+    array: VirtualArray | None = None
+    reason: str | None = None
+    """Why there is no array, or not all links."""
+    skipped: list[Skipped] = field(default_factory=list)
+    """Attributes left out."""
+
+    @property
+    def has_scales(self) -> bool:
+        """Tell whether dimension scales name any axis of a dataset."""
+        return any(self.bookkeeping.get("DIMENSION_LIST", ()))
+
+
+class Objects:
+    """All objects of a file by address, and what their parsers have in common."""
+
+    def __init__(self, file: Hdf5File, options: ScanOptions) -> None:
+        self.file = file
+        self.options = options
+        self.by_address: dict[int, Object] = {}
+        self.heap = GlobalHeap(file)
+        self.shared = SharedMessages(file)
+        self._datatypes: dict[bytes, Datatype] = {}
+        self._dataspaces: dict[bytes, Dataspace] = {}
+        self._seen: set[int] = set()
+        self.root = Object(-1, "")
+
+    def visit(self, address: int, path: str) -> Followers:
+        """Read the header at an address; return the parsers of what it says."""
+        item = self.by_address[address] = Object(address, path)
+        self._seen.add(address)
+        if not path:
+            self.root = item
+        try:
+            header = yield from read_header(self.file, address)
+            kinds = {message.type for message in header}
+            if kinds & {LINK_INFO, SYMBOL_TABLE, LINK, GROUP_INFO}:
+                item.is_group = True
+                follow = self._read_links(item, header)
+            elif LAYOUT in kinds:
+                follow = self._read_dataset(item, header)
+            else:
+                return ()  # a committed datatype: those who use it read it
+        except FAILURES as error:
+            item.reason = reason_of(error)
+            return ()
+        return (self._read_attributes(item, header), follow)
+
+    def _read_links(self, item: Object, header: list[Message]) -> Followers:
+        """Read a group's links; return visits of the objects not seen yet."""
+        file = self.file
+        try:
+            for message in header:
+                if message.type == LINK:
+                    item.links.append(
+                        parse_body(lambda body: parse_link(file, body), message, "link")
+                    )
+                elif message.type == LINK_INFO:
+                    item.links += yield from read_dense_links(file, message.body)
+                elif message.type == SYMBOL_TABLE:
+                    item.links += yield from read_symbol_table(file, message.body)
+        except FAILURES as error:
+            item.reason = reason_of(error)
+        followers = []
+        seen = self._seen
+        for link in item.links:
+            address = link.address
+            if address is None or address in seen:
+                continue
+            seen.add(address)
+            if len(seen) > MAX_OBJECTS:
+                item.reason = f"more than {MAX_OBJECTS} objects"
+                break
+            followers.append(self.visit(address, f"{item.path}/{link.name}"))
+        return followers
+
+    def _read_dataset(self, item: Object, header: list[Message]) -> Followers:
+        """Read what a dataset's header says of its values, and where they are."""
+        try:
+            bodies = {message.type: message for message in header}
+            yield from self.shared.load(
+                (message.type, bytes(message.body))
+                for message in header
+                if message.is_shared and message.type != ATTRIBUTE
+            )
+            dataset = item.dataset = self._dataset_header(item, bodies)
+            if self.options.wants(item.path):
+                item.array = yield from read_array(self.file, dataset, self.heap, self.options)
+            else:
+                item.reason = f"it is excluded as {item.path}"
+        except FAILURES as error:
+            item.reason = reason_of(error)
+        return ()
+
+    def _dataset_header(self, item: Object, bodies: dict[int, Message]) -> DatasetHeader:
+        file = self.file
+
+        def parse(
+            kind: int, parser: Any, what: str, default: Any = None
+        ) -> Any:  # Any: see parse_body
+            if kind not in bodies:
+                return default
+            message = bodies[kind]
+            if message.is_shared:
+                message = message._replace(body=self.shared.body(kind, bytes(message.body)))
+            return parse_body(parser, message, what)
+
+        dataspace = parse(DATASPACE, self._dataspace, "dataspace")
+        if dataspace is None:
+            raise Malformed("a dataset without a dataspace")
+        item.dataspace = dataspace
+        fill = parse(FILL_VALUE, parse_fill_value, "fill value")
+        if fill is None:
+            fill = parse(OLD_FILL_VALUE, parse_old_fill_value, "fill value", FillValue())
+        datatype = parse(DATATYPE, self._datatype, "datatype")
+        if datatype is None:
+            raise Malformed("a dataset without a datatype")
+        filters = parse(FILTERS, parse_filter_pipeline, "filter pipeline", ())
+        layout = parse(
+            LAYOUT,
+            lambda body: parse_layout(file, body, is_filtered=bool(filters)),
+            "data layout",
+        )
+        return DatasetHeader(
+            dataspace=dataspace,
+            datatype=datatype,
+            layout=layout,
+            filters=filters,
+            fill=fill,
+            has_external_files=EXTERNAL_FILES in bodies,
+        )
+
+    def _datatype(self, body: memoryview) -> Datatype:
+        key = bytes(body)
+        found = self._datatypes.get(key)
+        if found is None:
+            found = self._datatypes[key] = parse_datatype(self.file, memoryview(key))
+        return found
+
+    def _read_attributes(self, item: Object, header: list[Message]) -> Followers:
+        """Read all attributes of an object; one that fails is skipped, with its reason."""
+        messages = [
+            (message.flags, message.body) for message in header if message.type == ATTRIBUTE
+        ]
+        for message in header:
+            if message.type == ATTRIBUTE_INFO:
+                try:
+                    messages += yield from read_dense_attributes(self.file, message.body)
+                except FAILURES as error:
+                    item.skipped.append(Skipped(f"{item.path}@*", reason_of(error)))
+        pointers = [(ATTRIBUTE, bytes(body)) for flags, body in messages if flags & 2]
+        if pointers:
+            yield from self._load_shared(item, pointers)
+        raws: list[RawAttribute] = []
+        for flags, body in messages:
+            try:
+                whole = self.shared.body(ATTRIBUTE, bytes(body)) if flags & 2 else body
+                raw = split_attribute(whole)
+                if raw.name not in IGNORED:
+                    raws.append(raw)
+            except FAILURES as error:
+                item.skipped.append(Skipped(f"{item.path}@?", reason_of(error)))
+        pointers = [(DATATYPE, bytes(raw.datatype)) for raw in raws if raw.is_datatype_shared]
+        pointers += [(DATASPACE, bytes(raw.dataspace)) for raw in raws if raw.is_dataspace_shared]
+        if pointers:
+            yield from self._load_shared(item, pointers)
+        parsed: list[tuple[RawAttribute, Datatype, Dataspace]] = []
+        collections: list[int] = []
+        for raw in raws:
+            try:
+                datatype, dataspace = self._attribute_type(raw)
+                parsed.append((raw, datatype, dataspace))
+                if datatype.heap or (datatype.sequence and raw.name == "DIMENSION_LIST"):
+                    needed = dataspace.elements * datatype.size
+                    if needed <= len(raw.data):
+                        ids = parse_heap_ids(self.file, raw.data[:needed])
+                        collections += ids.address[ids.count > 0].tolist()
+            except FAILURES as error:
+                item.skipped.append(Skipped(f"{item.path}@{raw.name}", reason_of(error)))
+        if collections:
+            try:
+                yield from self.heap.load(collections)
+            except FAILURES as error:
+                item.skipped.append(Skipped(f"{item.path}@*", reason_of(error)))
+        for raw, datatype, dataspace in parsed:
+            try:
+                if raw.name in BOOKKEEPING:
+                    self._keep_bookkeeping(item, raw, datatype, dataspace)
+                else:
+                    item.attrs[raw.name] = attribute_value(
+                        self.file, datatype, dataspace, raw.data, self.heap
+                    )
+            except FAILURES as error:
+                item.skipped.append(Skipped(f"{item.path}@{raw.name}", reason_of(error)))
+        return ()
+
+    def _load_shared(self, item: Object, pointers: list[tuple[int, bytes]]) -> Steps[None]:
+        for pointer in pointers:
+            try:
+                yield from self.shared.load([pointer])
+            except FAILURES as error:
+                item.skipped.append(Skipped(f"{item.path}@?", reason_of(error)))
+
+    def _attribute_type(self, raw: RawAttribute) -> tuple[Datatype, Dataspace]:
+        datatype, dataspace = raw.datatype, raw.dataspace
+        if raw.is_datatype_shared:
+            datatype = self.shared.body(DATATYPE, bytes(datatype))
+        if raw.is_dataspace_shared:
+            dataspace = self.shared.body(DATASPACE, bytes(dataspace))
+        return self._datatype(datatype), self._dataspace(dataspace)
+
+    def _dataspace(self, body: memoryview) -> Dataspace:
+        key = bytes(body)
+        found = self._dataspaces.get(key)
+        if found is None:
+            found = self._dataspaces[key] = parse_dataspace(self.file, memoryview(key))
+        return found
+
+    def _keep_bookkeeping(
+        self, item: Object, raw: RawAttribute, datatype: Datatype, dataspace: Dataspace
+    ) -> None:
+        """Keep what names dimensions: scales per axis, and netCDF-4's numbers of dimensions."""
+        if raw.name in ("CLASS", "NAME"):
+            value = attribute_value(self.file, datatype, dataspace, raw.data, self.heap)
+            item.bookkeeping[raw.name] = value
+        elif raw.name in ("_Netcdf4Dimid", "_Netcdf4Coordinates"):
+            value = attribute_value(self.file, datatype, dataspace, raw.data, self.heap)
+            item.bookkeeping[raw.name] = np.atleast_1d(np.asarray(value)).tolist()
+        elif raw.name == "DIMENSION_LIST" and datatype.sequence and datatype.sequence.is_reference:
+            width = datatype.sequence.size
+            ids = parse_heap_ids(self.file, raw.data[: dataspace.elements * datatype.size])
+            item.bookkeeping[raw.name] = [
+                [self.file.offset_at(value, at) for at in range(0, len(value) - width + 1, width)]
+                for value in self.heap.values(ids, width)
+            ]

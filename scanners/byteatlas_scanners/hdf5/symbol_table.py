@@ -1,0 +1,178 @@
+"""Groups of the old style: a B-tree of symbol table nodes, and a local heap with the names.
+
+HDF5 File Format 3.0, III.A.1 (version 1 B-trees, node type 0), III.B (symbol table nodes),
+III.C (symbol table entries) and III.D (local heaps).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from byteatlas.errors import Malformed
+from byteatlas.model import ByteRanges, as_view
+from byteatlas_scanners.hdf5.links import Link
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from byteatlas.steps import Steps
+    from byteatlas_scanners.hdf5.file import Hdf5File
+
+__all__ = ["read_symbol_table"]
+
+SOFT_LINK = 2  # cache type of an entry
+
+
+def read_symbol_table(file: Hdf5File, body: memoryview) -> Steps[list[Link]]:
+    """Read the links of a group from its symbol table message (IV.A.2.r).
+
+    One round for the B-tree's root and the heap's header, one for each further level of the
+    tree (the first brings the names too), and one for the symbol table nodes.
+    """
+    tree, heap = file.offset_at(body, 0), file.offset_at(body, file.offset_size)
+    node_size = _node_size(file)
+    heap_range = file.span(heap, 8 + 2 * file.length_size + file.offset_size, "local heap")
+    root = file.span(tree, node_size, "group B-tree")
+    nodes, heap_head = yield [ByteRanges(np.array([root.offset], np.uint64), node_size), heap_range]
+    head = as_view(heap_head)
+    if bytes(head[:4]) != b"HEAP":
+        raise Malformed(
+            f"local heap: expected b'HEAP', found {bytes(head[:4])!r}", offset=heap_range.offset
+        )
+    length = file.length_at(head, 8)
+    names_range = file.span(file.offset_at(head, 8 + 2 * file.length_size), length, "local heap")
+    names: memoryview | None = None
+    seen = 1
+    level, children = _children(file, np.asarray(nodes), np.array([root.offset], np.uint64))
+    while True:
+        size = node_size if level else _symbol_node_size(file)
+        seen += children.size
+        if seen * 8 > file.size:
+            raise Malformed(
+                "group B-tree: more nodes than the source has room for", offset=root.offset
+            )
+        offsets = _inside(file, children, size)
+        if names is None:
+            nodes, data = yield [ByteRanges(offsets, size), names_range]
+            names = as_view(data)
+        else:
+            (nodes,) = yield [ByteRanges(offsets, size)]
+        if level == 0:
+            return _links(file, np.asarray(nodes), offsets, names)
+        found, children = _children(file, np.asarray(nodes), offsets)
+        if found != level - 1:
+            raise Malformed(
+                f"group B-tree: level {found} below level {level}", offset=int(offsets[0])
+            )
+        level = found
+
+
+def _node_size(file: Hdf5File) -> int:
+    k = file.group_internal_k
+    return 8 + 2 * file.offset_size + 2 * k * file.offset_size + (2 * k + 1) * file.length_size
+
+
+def _symbol_node_size(file: Hdf5File) -> int:
+    return 8 + 2 * file.group_leaf_k * (2 * file.offset_size + 24)
+
+
+def _inside(file: Hdf5File, children: NDArray[np.uint64], size: int) -> NDArray[np.uint64]:
+    room = file.size - file.base - size
+    outside = np.flatnonzero(children > max(room, 0))
+    if outside.size or (room < 0 and children.size):
+        raise Malformed(
+            "group B-tree: a node lies outside the source",
+            offset=int(children[outside[0]]) if outside.size else file.base,
+        )
+    return children + np.uint64(file.base)
+
+
+def _children(
+    file: Hdf5File, nodes: NDArray[np.uint8], offsets: NDArray[np.uint64]
+) -> tuple[int, NDArray[np.uint64]]:
+    """Return the level of some sibling nodes and the addresses of their children, in order."""
+    k, o, n = file.group_internal_k, file.offset_size, file.length_size
+    record = np.dtype(
+        [
+            ("signature", "S4"),
+            ("kind", "u1"),
+            ("level", "u1"),
+            ("used", "<u2"),
+            ("siblings", f"V{2 * o}"),
+            ("entries", [("key", f"V{n}"), ("child", f"<u{o}")], (2 * k,)),
+            ("last", f"V{n}"),
+        ]
+    )
+    node = nodes.view(record)[:, 0]
+    wrong = (
+        (node["signature"] != b"TREE")
+        | (node["kind"] != 0)
+        | (node["level"] != node["level"][0])
+        | (node["used"] > 2 * k)
+    )
+    if wrong.any():
+        first = int(np.flatnonzero(wrong)[0])
+        raise Malformed(
+            f"group B-tree: not a node of a group, {bytes(nodes[first, :8])!r}",
+            offset=int(offsets[first]),
+        )
+    used = np.arange(2 * k) < node["used"][:, None]
+    return int(node["level"][0]), node["entries"]["child"][used].astype(np.uint64)
+
+
+def _links(
+    file: Hdf5File, nodes: NDArray[np.uint8], offsets: NDArray[np.uint64], names: memoryview
+) -> list[Link]:
+    o = file.offset_size
+    record = np.dtype(
+        [
+            ("signature", "S4"),
+            ("version", "u1"),
+            ("reserved", "u1"),
+            ("used", "<u2"),
+            (
+                "entries",
+                [
+                    ("name", f"<u{o}"),
+                    ("header", f"<u{o}"),
+                    ("cache", "<u4"),
+                    ("reserved", "<u4"),
+                    ("soft", "<u4"),
+                    ("scratch", "V12"),
+                ],
+                (2 * file.group_leaf_k,),
+            ),
+        ]
+    )
+    node = nodes.view(record)[:, 0]
+    wrong = (node["signature"] != b"SNOD") | (node["used"] > 2 * file.group_leaf_k)
+    if wrong.any():
+        first = int(np.flatnonzero(wrong)[0])
+        raise Malformed(
+            f"symbol table node: expected b'SNOD', found {bytes(nodes[first, :4])!r}",
+            offset=int(offsets[first]),
+        )
+    used = np.arange(2 * file.group_leaf_k) < node["used"][:, None]
+    entries = node["entries"][used]
+    heap = bytes(names)
+    return [
+        Link(_text(heap, name), target=_text(heap, soft))
+        if cache == SOFT_LINK
+        else Link(_text(heap, name), address=header)
+        for name, header, cache, soft in zip(
+            entries["name"].tolist(),
+            entries["header"].tolist(),
+            entries["cache"].tolist(),
+            entries["soft"].tolist(),
+            strict=True,
+        )
+    ]
+
+
+def _text(heap: bytes, start: int) -> str:
+    end = heap.find(b"\0", start)
+    if start >= len(heap) or end < 0:
+        raise Malformed(f"local heap: no name at {start}")
+    return heap[start:end].decode("utf-8", "surrogateescape")

@@ -1,0 +1,273 @@
+"""From the objects of a file to the tree of groups and arrays that a scan returns."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from byteatlas.errors import Malformed
+from byteatlas.model import Dimension, ScanReport, Skipped, VirtualArray, VirtualGroup
+from byteatlas.steps import chase
+from byteatlas_scanners.hdf5.dataset import fill_value_of
+from byteatlas_scanners.hdf5.netcdf4 import (
+    GroupDimensions,
+    extend,
+    is_dimension_only,
+    is_scale,
+    variable_name,
+)
+from byteatlas_scanners.hdf5.objects import FAILURES, Object, Objects, reason_of
+from byteatlas_scanners.hdf5.superblock import read_superblock
+
+if TYPE_CHECKING:
+    from byteatlas.scanners import ScanOptions, Window
+    from byteatlas.steps import Steps
+    from byteatlas_scanners.hdf5.links import Link
+
+__all__ = ["scan"]
+
+MAX_DEPTH = 256
+MAX_MEMBERS = 2_000_000
+"""Members of all groups, those reached by several links counted each time."""
+MAX_SOFT_LINKS = 32
+
+
+def scan(window: Window, options: ScanOptions) -> Steps[VirtualGroup]:
+    """Scan an HDF5 or netCDF-4 file.
+
+    Rounds: one for each step of the longest chain of structures from the superblock to a chunk,
+    whatever the number of objects; for most files those of the deepest chunk index.
+
+    Raises
+    ------
+    Malformed
+        The superblock or the root group cannot be read.
+    Unsupported
+        The file is of a kind that this scanner refuses as a whole.
+    """
+    try:
+        file, root = yield from read_superblock(window)
+    except (struct.error, IndexError, OverflowError) as error:
+        raise Malformed(f"superblock: damaged ({error})", offset=0) from error
+    objects = Objects(file, options)
+    yield from chase([objects.visit(root, "")])
+    top = objects.by_address[root]
+    if not top.is_group:
+        raise Malformed(top.reason or "the root group's header is none of a group")
+    tree = _Tree(objects, options)
+    group = tree.group("", top, None, frozenset())
+    tree.grow_dimensions(group)
+    result = tree.build(group)
+    return replace(result, report=ScanReport(scanner="hdf5", skipped=tuple(tree.skipped)))
+
+
+@dataclass(slots=True)
+class _Variable:
+    name: str
+    item: Object
+    shape: tuple[int, ...]
+    dimensions: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Group:
+    path: str
+    item: Object
+    dimensions: GroupDimensions
+    variables: list[_Variable] = field(default_factory=list)
+    groups: dict[str, _Group] = field(default_factory=dict)
+
+
+class _Tree:
+    """Assembles groups; what is left out is listed in `skipped`."""
+
+    def __init__(self, objects: Objects, options: ScanOptions) -> None:
+        self.objects = objects
+        self.options = options
+        self.skipped: list[Skipped] = []
+        self._members = 0
+        self._next_phony = 0
+
+    def skip(self, path: str, reason: str) -> None:
+        self.skipped.append(Skipped(path or "/", reason))
+
+    def group(
+        self, path: str, item: Object, parent: GroupDimensions | None, above: frozenset[int]
+    ) -> _Group:
+        """Collect a group's members and dimensions, and those of the groups in it."""
+        here = _Group(path, item, GroupDimensions(parent))
+        if item.reason:
+            self.skip(path, item.reason)
+        above |= {item.address}
+        members = self._members_of(path, item)
+        for name, member in members:
+            if is_scale(member):
+                here.dimensions.add_scale(variable_name(name), member)
+        self._name_axes(here, members)
+        for name, member in members:
+            if not member.is_group:
+                continue
+            below = f"{path}/{name}"
+            if member.address in above:
+                self.skip(below, "a link back to a group that it is in")
+            elif len(above) >= MAX_DEPTH:
+                self.skip(below, f"groups nested more than {MAX_DEPTH} deep")
+            else:
+                here.groups[name] = self.group(below, member, here.dimensions, above)
+        return here
+
+    def _members_of(self, path: str, item: Object) -> list[tuple[str, Object]]:
+        members = []
+        for link in sorted(item.links, key=lambda link: link.order):
+            target = f"{path}/{link.name}"
+            self._members += 1
+            if self._members > MAX_MEMBERS:
+                raise Malformed(f"more than {MAX_MEMBERS} links in all groups")
+            if "/" in link.name or link.name in ("", ".", ".."):
+                self.skip(target, f"{link.name!r} cannot be a name in a Zarr store")
+                continue
+            found = self._follow(item, link)
+            if found is None:
+                what = link.elsewhere or f"a soft link to {link.target!r}"
+                why = "which is not followed" if link.elsewhere else "which leads nowhere"
+                self.skip(target, f"{what}, {why}")
+            else:
+                members.append((link.name, found))
+        return members
+
+    def _follow(self, group: Object, link: Link) -> Object | None:
+        """Return the object a link leads to, through soft links too; None where there is none."""
+        hops = 0
+        while link.address is None:
+            hops += 1
+            if link.target is None or hops > MAX_SOFT_LINKS:
+                return None
+            start = self.objects.root if link.target.startswith("/") else group
+            parts = [part for part in link.target.split("/") if part not in ("", ".")]
+            if not parts:
+                return start
+            found = self._descend(start, parts[:-1])
+            if found is None:
+                return None
+            group = found
+            step = next((step for step in group.links if step.name == parts[-1]), None)
+            if step is None:
+                return None
+            link = step
+        return self.objects.by_address.get(link.address)
+
+    def _descend(self, group: Object, parts: list[str]) -> Object | None:
+        for part in parts:
+            step = next((step for step in group.links if step.name == part), None)
+            if step is None or step.address is None:
+                return None
+            found = self.objects.by_address.get(step.address)
+            if found is None:
+                return None
+            group = found
+        return group
+
+    def _name_axes(self, here: _Group, members: list[tuple[str, Object]]) -> None:
+        """Name the axes of a group's datasets: by their scales, and by phony names."""
+        nameless: list[tuple[int, ...]] = []
+        arrays: list[tuple[int, ...]] = []
+        waiting: list[tuple[_Variable, tuple[str | None, ...]]] = []
+        for name, item in members:
+            path = f"{here.path}/{name}"
+            if item.is_group:
+                continue
+            if item.array is None:
+                if item.dataspace and not is_scale(item) and not item.has_scales:
+                    nameless.append(item.dataspace.shape)  # names follow from all datasets
+                if item.reason and self.options.wants(path) and not is_dimension_only(item):
+                    self.skip(path, item.reason)
+                continue
+            if is_dimension_only(item) or not self.options.wants(path):
+                continue
+            variable = _Variable(variable_name(name), item, item.array.shape)
+            here.variables.append(variable)
+            names = _scale_names(variable, here.dimensions)
+            waiting.append((variable, names))
+            if not all(names):
+                nameless.append(item.dataspace.shape if item.dataspace else variable.shape)
+                arrays.append(variable.shape)  # with the axes of an array datatype, named last
+        for shapes in (nameless, arrays):
+            self._next_phony = here.dimensions.add_phony(shapes, self._next_phony)
+        for variable, names in waiting:
+            sizes = [n for n, name in zip(variable.shape, names, strict=True) if not name]
+            phony = iter(here.dimensions.phony_names(sizes, {name for name in names if name}))
+            variable.dimensions = tuple(name or next(phony) for name in names)
+
+    def grow_dimensions(self, group: _Group) -> None:
+        """Give unlimited dimensions the largest extent that any variable has along them."""
+        for variable in group.variables:
+            for name, size in zip(variable.dimensions, variable.shape, strict=True):
+                found = group.dimensions.find(name)
+                if found and found[1].is_unlimited and size > found[1].size:
+                    found[0].own[name] = Dimension(size, is_unlimited=True)
+        for child in group.groups.values():
+            self.grow_dimensions(child)
+
+    def build(self, group: _Group) -> VirtualGroup:
+        """Make the group, its arrays and the groups in it."""
+        self.skipped += _notes(group.path, group.item)
+        arrays: dict[str, VirtualArray] = {}
+        for variable in group.variables:
+            path = f"{group.path}/{variable.name}"
+            self.skipped += _notes(path, variable.item)
+            try:
+                arrays[variable.name] = _array(variable, group.dimensions)
+            except FAILURES as error:
+                self.skip(path, reason_of(error))
+        return VirtualGroup(
+            attrs=group.item.attrs,
+            dimensions=group.dimensions.own,
+            arrays=arrays,
+            groups={name: self.build(child) for name, child in group.groups.items()},
+        )
+
+
+def _notes(path: str, item: Object) -> list[Skipped]:
+    """Return the attributes of an object that were left out, under the path it has here."""
+    return [Skipped(path + note.path[len(item.path) :], note.reason) for note in item.skipped]
+
+
+def _scale_names(variable: _Variable, dimensions: GroupDimensions) -> tuple[str | None, ...]:
+    """Name the axes that scales name; None for the others."""
+    item, rank = variable.item, len(variable.shape)
+    if is_scale(item):
+        numbers = item.bookkeeping.get("_Netcdf4Coordinates", ())
+        names = [dimensions.numbered_name(number) for number in numbers]
+        if len(names) != rank or not all(names):
+            names = [dimensions.scale_name(item.address), *([None] * (rank - 1))][:rank]
+    else:
+        scales = item.bookkeeping.get("DIMENSION_LIST", ())
+        # Of several scales on one axis the last names it, as in netCDF-C.
+        names = [dimensions.scale_name(axis[-1]) if axis else None for axis in scales]
+        names = [*names, *([None] * rank)][:rank]
+    for axis, (name, size) in enumerate(zip(names, variable.shape, strict=True)):
+        found = dimensions.find(name) if name else None
+        if found is None or not (found[1].size == size or found[1].is_unlimited):
+            names[axis] = None
+    return tuple(names)
+
+
+def _array(variable: _Variable, dimensions: GroupDimensions) -> VirtualArray:
+    item = variable.item
+    array = item.array
+    assert array is not None
+    shape = tuple(
+        found[1].size if (found := dimensions.find(name)) and found[1].is_unlimited else size
+        for name, size in zip(variable.dimensions, variable.shape, strict=True)
+    )
+    if shape != array.shape:
+        assert item.dataset is not None
+        fill_value = array.fill_value
+        array = extend(
+            array,
+            shape,
+            fill_value_of(item.dataset) if fill_value is None else fill_value,
+            fills_chunks=item.dataset.fill.is_written,
+        )
+    return replace(array, dimensions=variable.dimensions, attrs=item.attrs)
