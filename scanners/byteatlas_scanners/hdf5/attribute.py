@@ -12,6 +12,7 @@ from byteatlas.steps import both
 from byteatlas_scanners.hdf5.btree_v2 import read_btree_v2
 from byteatlas_scanners.hdf5.fractal_heap import open_heap, read_objects
 from byteatlas_scanners.hdf5.global_heap import GlobalHeap, parse_heap_ids
+from byteatlas_scanners.hdf5.shared import POINTER_INTO_HEAP
 
 if TYPE_CHECKING:
     from byteatlas.model import Attribute
@@ -67,7 +68,8 @@ def read_dense_attributes(file: Hdf5File, body: memoryview) -> Steps[list[tuple[
 
     Returns
     -------
-    Flags and body of each message, in the order of creation.
+    Flags and body of each message, in the order of creation. A message that is shared (flags bit
+    1) lies in the heap of shared messages, and its body only points there.
     """
     position = 2 + (2 if body[1] & 1 else 0)
     heap = file.offset_at(body, position)
@@ -81,8 +83,12 @@ def read_dense_attributes(file: Hdf5File, body: memoryview) -> Steps[list[tuple[
     records = tree.records[
         np.argsort(tree.records[:, 9:13].copy().view("<u4")[:, 0], kind="stable")
     ]
-    messages = yield from read_objects(file, found, records[:, :8])
-    return list(zip(records[:, 8].tolist(), messages, strict=True))
+    is_shared = (records[:, 8] & 2) > 0
+    messages = iter((yield from read_objects(file, found, records[~is_shared, :8])))
+    return [
+        (flags, memoryview(POINTER_INTO_HEAP + bytes(row)) if flags & 2 else next(messages))
+        for flags, row in zip(records[:, 8].tolist(), records[:, :8], strict=True)
+    ]
 
 
 def attribute_value(

@@ -108,6 +108,7 @@ def read_btree_v2(file: Hdf5File, address: int, kinds: Collection[int]) -> Steps
             found += len(some)
             if level.depth:
                 below.append(_pointers(nodes, count, head.record_size, level.pointer_width))
+            del nodes, some  # before the next batch comes
         addresses, counts = _parse_pointers(np.concatenate(below), level)
     if found != head.all_records:
         raise Malformed(

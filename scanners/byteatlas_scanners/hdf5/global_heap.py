@@ -84,7 +84,7 @@ class GlobalHeap:
 
     def _parse(self, block: memoryview, address: int) -> dict[int, memoryview]:
         file = self._file
-        header = 8 + file.length_size
+        header = 8 + -(-file.length_size // 8) * 8  # padded, like what follows it
         objects: dict[int, memoryview] = {}
         position, end = header, len(block)
         while position + header <= end:

@@ -79,7 +79,7 @@ class Object:
     path: str
     """The first path that led here; "" for the root group."""
     is_group: bool = False
-    links: list[Link] = field(default_factory=list)
+    links: dict[str, Link] = field(default_factory=dict)
     attrs: dict[str, Attribute] = field(default_factory=dict)
     bookkeeping: dict[str, Any] = field(default_factory=dict)
     """Attributes of BOOKKEEPING that tell of dimensions (Any: each its own form)."""
@@ -137,21 +137,21 @@ class Objects:
     def _read_links(self, item: Object, header: list[Message]) -> Followers:
         """Read a group's links; return visits of the objects not seen yet."""
         file = self.file
+        links: list[Link] = []
         try:
             for message in header:
                 if message.type == LINK:
-                    item.links.append(
-                        parse_body(lambda body: parse_link(file, body), message, "link")
-                    )
+                    links.append(parse_body(lambda body: parse_link(file, body), message, "link"))
                 elif message.type == LINK_INFO:
-                    item.links += yield from read_dense_links(file, message.body)
+                    links += yield from read_dense_links(file, message.body)
                 elif message.type == SYMBOL_TABLE:
-                    item.links += yield from read_symbol_table(file, message.body)
+                    links += yield from read_symbol_table(file, message.body)
         except FAILURES as error:
             item.reason = reason_of(error)
+        item.links = {link.name: link for link in links}
         followers = []
         seen = self._seen
-        for link in item.links:
+        for link in item.links.values():
             address = link.address
             if address is None or address in seen:
                 continue
@@ -283,6 +283,12 @@ class Objects:
         return ()
 
     def _load_shared(self, item: Object, pointers: list[tuple[int, bytes]]) -> Steps[None]:
+        try:
+            yield from self.shared.load(pointers)
+        except FAILURES:
+            yield from self._load_shared_singly(item, pointers)
+
+    def _load_shared_singly(self, item: Object, pointers: list[tuple[int, bytes]]) -> Steps[None]:
         for pointer in pointers:
             try:
                 yield from self.shared.load([pointer])

@@ -24,9 +24,11 @@ if TYPE_CHECKING:
     from byteatlas_scanners.hdf5.file import Hdf5File
     from byteatlas_scanners.hdf5.fractal_heap import FractalHeap
 
-__all__ = ["SharedMessages"]
+__all__ = ["POINTER_INTO_HEAP", "SharedMessages"]
 
 IN_HEAP = 1
+POINTER_INTO_HEAP = bytes([3, IN_HEAP])
+"""Version and type of a pointer whose other 8 bytes are an ID of the shared message heap."""
 
 
 class SharedMessages:

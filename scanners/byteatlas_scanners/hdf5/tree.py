@@ -119,7 +119,8 @@ class _Tree:
 
     def _members_of(self, path: str, item: Object) -> list[tuple[str, Object]]:
         members = []
-        for link in sorted(item.links, key=lambda link: link.order):
+        # As the library lists them: by creation where that is tracked, else by name.
+        for link in sorted(item.links.values(), key=lambda link: (link.order, link.name)):
             target = f"{path}/{link.name}"
             self._members += 1
             if self._members > MAX_MEMBERS:
@@ -138,35 +139,26 @@ class _Tree:
 
     def _follow(self, group: Object, link: Link) -> Object | None:
         """Return the object a link leads to, through soft links too; None where there is none."""
-        hops = 0
-        while link.address is None:
-            hops += 1
-            if link.target is None or hops > MAX_SOFT_LINKS:
+        here, step, path, hops = group, link, list[str](), 0
+        while True:
+            if step.address is not None:
+                found = self.objects.by_address.get(step.address)
+                if found is None:
+                    return None
+                here = found
+            elif step.target is None or hops == MAX_SOFT_LINKS:
                 return None
-            start = self.objects.root if link.target.startswith("/") else group
-            parts = [part for part in link.target.split("/") if part not in ("", ".")]
-            if not parts:
-                return start
-            found = self._descend(start, parts[:-1])
-            if found is None:
+            else:
+                hops += 1
+                if step.target.startswith("/"):
+                    here = self.objects.root
+                path += [part for part in step.target.split("/")[::-1] if part not in ("", ".")]
+            if not path:
+                return here
+            name = path.pop()
+            if name not in here.links:
                 return None
-            group = found
-            step = next((step for step in group.links if step.name == parts[-1]), None)
-            if step is None:
-                return None
-            link = step
-        return self.objects.by_address.get(link.address)
-
-    def _descend(self, group: Object, parts: list[str]) -> Object | None:
-        for part in parts:
-            step = next((step for step in group.links if step.name == part), None)
-            if step is None or step.address is None:
-                return None
-            found = self.objects.by_address.get(step.address)
-            if found is None:
-                return None
-            group = found
-        return group
+            step = here.links[name]
 
     def _name_axes(self, here: _Group, members: list[tuple[str, Object]]) -> None:
         """Name the axes of a group's datasets: by their scales, and by phony names."""

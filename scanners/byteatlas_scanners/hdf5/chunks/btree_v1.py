@@ -86,6 +86,7 @@ def read_btree_v1(
                 below.append(unsigned(entries["address"]))
             else:
                 chunks.append(_decode(file, entries, layout, grid))
+            del nodes, entries  # before the next batch comes
         addresses = np.concatenate(below)
     return ChunkColumns.join(chunks)
 
@@ -97,7 +98,11 @@ def _has_repeats(addresses: NDArray[np.uint64]) -> bool:
 def _batches(
     file: Hdf5File, addresses: NDArray[np.uint64], length: int
 ) -> Iterator[tuple[ByteRanges, NDArray[np.uint64]]]:
-    """Ask for whole nodes: one cut off by the end of the source moves back, by so many bytes."""
+    """Ask for whole nodes, and say how many bytes too early each range starts.
+
+    Some writers give a node only the room that its entries need: the last one is then shorter
+    than a node, and its range moves back from the end of the source.
+    """
     offsets = locate(file, addresses, 1, "B-tree node")
     length = min(length, file.size)
     starts = np.minimum(offsets, np.uint64(file.size - length))

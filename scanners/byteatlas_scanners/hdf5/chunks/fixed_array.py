@@ -86,16 +86,14 @@ def _read_paged(
         (block,) = yield [head]
         written = _written(block, start, pages, where.offset)
         return (yield from elements.read([full.where(written[:-1]), last.where(written[-1:])]))
-    block, *rows = yield [head, full.ranges, last.ranges]
+    block, *replies = yield [head, full.ranges, last.ranges]
     written = _written(block, start, pages, where.offset)
-    return ChunkColumns.join(
-        [
-            elements.parse(np.asarray(some)[keep], blocks.where(keep))
-            for some, blocks, keep in zip(
-                rows, (full, last), (written[:-1], written[-1:]), strict=True
-            )
-        ]
-    )
+    parts = []
+    for blocks, rows, keep in zip(
+        (full, last), map(np.asarray, replies), (written[:-1], written[-1:]), strict=True
+    ):
+        parts.append(elements.parse(rows if keep.all() else rows[keep], blocks.where(keep)))
+    return ChunkColumns.join(parts)
 
 
 def _written(block: Buffer, start: bytes, pages: int, offset: int) -> NDArray[np.bool_]:

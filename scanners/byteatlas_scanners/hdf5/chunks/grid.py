@@ -75,7 +75,7 @@ class ChunkGrid:
         """
         for axis, most in zip(axes, self.most, strict=True):
             furthest = int(axis.max(initial=0))
-            if most is not None and furthest >= most > 0:
+            if most is not None and furthest >= most:
                 raise Malformed(f"chunk {furthest} along an axis of at most {most} chunks")
         return self._flatten(axes)
 

@@ -41,8 +41,9 @@ def read_chunk_index(
     """Read where all chunks of a dataset are.
 
     Rounds: the levels of a version 1 B-tree; 2 for a fixed array, at most 4 for an extensible
-    one, 2 and its depth for a version 2 B-tree, none for the other two. A level of more than
-    `blocks.BATCH` bytes takes a round for each so many bytes. Memory: those, and the columns.
+    one, 2 and its depth for a version 2 B-tree, none for the other two. Where a round would take
+    more than 16 or 32 MiB (`BATCH` in `blocks` and `elements`), it is several. Memory: so many
+    bytes, and twice the columns.
 
     Parameters
     ----------
