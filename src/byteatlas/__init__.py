@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from byteatlas.opening import open_dataset, open_datatree, open_index, open_store
     from byteatlas.scanning import scan
     from byteatlas.sources import Trace
-    from byteatlas.verification import verify
+    from byteatlas.verification import VerifyReport, verify
 
 __all__ = [
     "ByteRange",
@@ -70,6 +70,7 @@ __all__ = [
     "SourceMissing",
     "Trace",
     "Unsupported",
+    "VerifyReport",
     "VirtualArray",
     "VirtualGroup",
     "__version__",
@@ -93,6 +94,7 @@ _HOMES = {
     "Skipped": "model",
     "Source": "model",
     "Trace": "sources",
+    "VerifyReport": "verification",
     "VirtualArray": "model",
     "VirtualGroup": "model",
     "open_dataset": "opening",

@@ -115,8 +115,8 @@ def stored(manifest: ChunkManifest) -> str:
     known = manifest.length[manifest.length < np.uint64(2**63)]
     if not known.size:
         return ""
-    total, largest = int(known.sum()), int(known.max())
-    return f"{size(total)} in the source, largest chunk {size(largest)}"
+    largest = f", largest chunk {size(int(known.max()))}" if known.size > 1 else ""
+    return f"{size(int(known.sum()))} in the source{largest}"
 
 
 def dimensions(array: VirtualArray) -> str:
@@ -261,6 +261,8 @@ def _array_facts(array: VirtualArray) -> Iterator[tuple[str, str]]:
         yield "fill value", f"{array.fill_value!s}"
     if lengths := stored(array.manifest):
         yield "stored", lengths
+    for name, note in array.notes.items():
+        yield name, attribute(str(note))
 
 
 # HTML
@@ -341,7 +343,8 @@ def _bar(manifest: ChunkManifest) -> str:
 
 def _array_facts_html(array: VirtualArray) -> str:
     rows = "".join(
-        f"<tr><th>{name}</th><td>{escape(value)}</td></tr>" for name, value in _array_facts(array)
+        f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>"
+        for name, value in _array_facts(array)
     )
     return f"<table>{rows}</table>{_attributes(array.attrs) if array.attrs else ''}"
 

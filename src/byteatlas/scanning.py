@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from byteatlas.errors import ByteatlasError
@@ -73,6 +74,7 @@ def scan(
         include=tuple(include),
         exclude=tuple(exclude),
     )
+    url = absolute(url)
     source = open_source(url, storage_options=storage_options, trace=trace)
     try:
         reader = CachedReader(source)
@@ -88,12 +90,18 @@ def scan(
         raise error.at(url=url) from error.__cause__
     finally:
         source.close()
-    return _finished(group, facts, trace)
+    return _finished(group, found.name, facts, trace)
 
 
-def _finished(group: VirtualGroup, facts: Source, trace: Trace) -> VirtualGroup:
+def absolute(url: str) -> str:
+    """Return a URL as it is and a path as an absolute one: the working directory may change."""
+    return url if "://" in url or "::" in url else str(Path(url).expanduser().absolute())
+
+
+def _finished(group: VirtualGroup, scanner: str, facts: Source, trace: Trace) -> VirtualGroup:
     report = replace(
         group.report,
+        scanner=scanner,
         version=__version__,
         rounds=trace.rounds,
         requests=trace.requests,

@@ -58,7 +58,9 @@ def together(parsers: Iterable[Steps[T]]) -> Steps[list[T]]:
         else:
             active.append((position, parser, len(asked)))
             batch.extend(asked)
+    replies: Sequence[Buffer] = ()
     while active:
+        replies = ()  # let go of the last round's bytes before the next ones arrive
         replies = yield batch
         batch, waiting, start = [], active, 0
         active = []
@@ -114,6 +116,7 @@ def chase(parsers: Iterable[Followers]) -> Steps[None]:
                 batch.extend(asked)
         if not active:
             return
+        replies = ()
         replies = yield batch
 
 

@@ -1,0 +1,5 @@
+"""`python -m byteatlas.cli`."""
+
+from byteatlas.cli import main
+
+main(prog_name="byteatlas")

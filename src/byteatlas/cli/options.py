@@ -1,0 +1,114 @@
+"""Options that several commands have, and the types of their values."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import Any
+
+import click
+
+from byteatlas.model import VirtualArray, VirtualGroup
+
+__all__ = ["find_array", "opening", "parse_size", "storage", "zarr_format"]
+
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmg]i?)?b?\s*", re.IGNORECASE)
+
+
+def parse_size(ctx: click.Context, param: click.Parameter, value: str) -> int:
+    """Return the number of bytes that words such as 8MiB, 500kB or 65536 mean (a callback)."""
+    found = _SIZE.fullmatch(value)
+    count = int(float(found[1]) * _UNITS[(found[2] or "").lower()]) if found else 0
+    if count < 1:
+        raise click.BadParameter(f"{value!r} is not a size, such as 8MiB or 65536", ctx, param)
+    return count
+
+
+def storage(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command ``--storage-option`` and ``--anon``, and hand it `storage_options`."""
+
+    @click.option(
+        "--storage-option",
+        "pairs",
+        metavar="KEY=VALUE",
+        multiple=True,
+        help="For reaching the data, in fsspec's words; the value may be JSON, and a dot in the "
+        "key goes one level down: headers.Authorization='Bearer ...'. May be repeated.",
+    )
+    @click.option("--anon", is_flag=True, help="Reach a public bucket without credentials.")
+    @functools.wraps(function)
+    def command(*, pairs: tuple[str, ...], anon: bool, **options: Any) -> Any:
+        storage_options = parse_pairs(pairs)
+        if anon:
+            storage_options["anon"] = True
+        return function(storage_options=storage_options, **options)
+
+    return command
+
+
+def parse_pairs(pairs: tuple[str, ...]) -> dict[str, Any]:
+    """Return ``KEY=VALUE`` pairs as a nested mapping."""
+    result: dict[str, Any] = {}
+    for pair in pairs:
+        dotted, equals, text = pair.partition("=")
+        if not equals or not dotted:
+            raise click.UsageError(f"--storage-option {pair!r} is not KEY=VALUE")
+        *path, last = dotted.split(".")
+        level = result
+        for name in path:
+            level = level.setdefault(name, {})
+            if not isinstance(level, dict):
+                raise click.UsageError(f"--storage-option {dotted!r}: {name!r} has a value already")
+        try:
+            level[last] = json.loads(text)
+        except ValueError:
+            level[last] = text
+    return result
+
+
+def opening(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command what opening an index takes: `storage_options` and `allow`."""
+    allow = click.option(
+        "--allow",
+        multiple=True,
+        metavar="PREFIX",
+        help="Let an index that came over the network name sources whose URL begins so.",
+    )
+    return allow(storage(function))
+
+
+def zarr_format(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command ``--zarr-format``."""
+    option = click.option(
+        "--zarr-format",
+        type=click.Choice(["2", "3"]),
+        default="2",
+        callback=lambda _ctx, _param, value: int(value),
+        show_default=True,
+        help="Version of the Zarr metadata.",
+    )
+    return option(function)
+
+
+def find_array(group: VirtualGroup, path: str) -> VirtualArray:
+    """Return the array at a path.
+
+    Raises
+    ------
+    click.ClickException
+        There is none; the message names those that look like it.
+    """
+    try:
+        found = group[path]
+    except KeyError:
+        found = None
+    if isinstance(found, VirtualArray):
+        return found
+    names = [name for name, _ in group.walk_arrays()]
+    near = get_close_matches(path, names, 3) or names[:3]
+    raise click.ClickException(f"no variable {path!r}; there is {', '.join(near) or 'none'}")

@@ -1,0 +1,165 @@
+"""`byteatlas scan`: from a source to its index."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import unquote
+
+import click
+
+from byteatlas import display
+from byteatlas.cli.options import parse_size, storage, zarr_format
+from byteatlas.cli.output import ExitCode, Output, shared
+from byteatlas.errors import without_query
+from byteatlas.index import to_json_bytes, write_json
+from byteatlas.model import VirtualGroup
+from byteatlas.scanning import scan
+from byteatlas.sources import Trace
+
+__all__ = ["command"]
+
+
+@click.command("scan", short_help="Scan SOURCE and write its index.")
+@click.argument("source")
+@click.option(
+    "-o",
+    "--output",
+    "index",
+    metavar="INDEX",
+    help="Where to write the index: a path, or - for standard output. Without it: the name of "
+    "SOURCE and .json, in this directory.",
+)
+@zarr_format
+@click.option(
+    "--max-chunk",
+    callback=parse_size,
+    default="8MiB",
+    show_default=True,
+    metavar="SIZE",
+    help="Split contiguous variables into chunks of at most so many bytes.",
+)
+@click.option("--include", multiple=True, metavar="GLOB", help="Only these variables: '/group/t*'.")
+@click.option("--exclude", multiple=True, metavar="GLOB", help="Not these variables; wins.")
+@click.option("--scanner", metavar="NAME", help="Take SOURCE for this format.")
+@click.option("--keep-query", is_flag=True, help="Keep the URL's query, secrets and all, in INDEX.")
+@click.option("--trace", "is_traced", is_flag=True, help="List each request on stderr.")
+@storage
+@shared
+def command(
+    *,
+    source: str,
+    index: str | None,
+    zarr_format: Literal[2, 3],
+    max_chunk: int,
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    scanner: str | None,
+    keep_query: bool,
+    is_traced: bool,
+    storage_options: dict[str, Any],
+    output: Output,
+) -> ExitCode:
+    """Scan SOURCE and write its index: where the bytes of each chunk are.
+
+    An existing index is replaced; any other existing file is left alone. Exits with 3 when
+    variables had to be skipped: the index is complete but for them, and says why.
+    """
+    path = index if index is not None else default_index(source)
+    if path == "-" and output.as_json:
+        raise click.UsageError("with --json, the index cannot go to standard output too")
+    if path != "-":
+        refuse_other_files(Path(path))
+    if "://" not in source:
+        source = str(Path(source).expanduser().absolute())  # an index may be opened from anywhere
+    trace = Trace(keep_log=is_traced)
+    try:
+        with output.progress(f"scanning {without_query(source)}", trace):
+            group = scan(
+                source,
+                storage_options=storage_options,
+                scanner=scanner,
+                max_chunk=max_chunk,
+                include=include,
+                exclude=exclude,
+                trace=trace,
+            )
+    finally:
+        if is_traced:
+            for line in trace_lines(trace):
+                click.echo(line, err=True)
+    if path == "-":
+        sys.stdout.buffer.write(
+            to_json_bytes(group, zarr_format=zarr_format, keep_query=keep_query)
+        )
+        sys.stdout.buffer.flush()
+    else:
+        write_json(group, path, zarr_format=zarr_format, keep_query=keep_query)
+        output.result(_facts(group, path, trace), lambda: _said(group, path))
+    for skipped in group.report.skipped:
+        output.note(f"skipped {skipped.path}: {skipped.reason}")
+    return ExitCode.PARTLY if group.report.skipped else ExitCode.OK
+
+
+def default_index(source: str) -> str:
+    """Return the name of the index of a source: its own last part and ``.json``."""
+    name = unquote(source.partition("?")[0] if "://" in source else source)
+    last = name.rstrip("/").rpartition("/")[2]
+    if not last or last in (".", ".."):
+        raise click.UsageError(f"{source!r} has no name; say with -o where the index goes")
+    return f"{last}.json"
+
+
+def refuse_other_files(path: Path) -> None:
+    """Let nothing be overwritten but an earlier index.
+
+    Raises
+    ------
+    click.ClickException
+        The path exists and is something else, such as the source itself.
+    """
+    if not path.exists():
+        return
+    if path.is_file():
+        with path.open("rb") as file:
+            if file.read(64).lstrip()[:1] in (b"{", b""):
+                return
+    raise click.ClickException(f"{path} exists and is not an index; choose another name with -o")
+
+
+def trace_lines(trace: Trace) -> Iterator[str]:
+    """Yield one line per request, and a sum."""
+    for entry in trace.log:
+        status = "" if entry.status is None else f"  {entry.status}"
+        tries = f"  {entry.tries} tries" if entry.tries > 1 else ""
+        yield display.printable(
+            f"{entry.offset:>14,} +{entry.length:<12,} {entry.seconds * 1000:7.1f} ms"
+            f"{status}{tries}  {entry.url}"
+        )
+    yield str(trace)
+
+
+def _facts(group: VirtualGroup, path: str, trace: Trace) -> dict[str, Any]:
+    manifests = [array.manifest for _, array in group.walk_arrays()]
+    facts: dict[str, Any] = {
+        "index": path,
+        "index_size": Path(path).stat().st_size,
+        "scanner": group.report.scanner,
+        "sources": [{"url": s.public_url, "size": s.size} for s in group.sources],
+        "arrays": len(manifests),
+        "chunks": display.chunk_kinds(*manifests),
+        "skipped": [skipped._asdict() for skipped in group.report.skipped],
+        "rounds": group.report.rounds,
+        "requests": group.report.requests,
+        "bytes_read": group.report.bytes_read,
+    }
+    if trace.keep_log:
+        facts["trace"] = [entry._asdict() for entry in trace.log]
+    return facts
+
+
+def _said(group: VirtualGroup, path: str) -> str:
+    written = display.size(Path(path).stat().st_size)
+    return f"{path}: {written} · {display.summary(group)}"

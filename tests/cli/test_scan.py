@@ -1,0 +1,169 @@
+"""`byteatlas scan`."""
+
+import json
+
+import numpy as np
+import pytest
+from click.exceptions import UsageError
+
+from byteatlas.cli.options import parse_pairs
+from byteatlas.cli.scan import default_index
+from byteatlas.opening import open_index
+from byteatlas.scanning import scan
+from byteatlas.testing import RangeServer
+
+
+def same_index(path, expected):
+    return json.loads(path.read_bytes())["refs"] == json.loads(expected.read_bytes())["refs"]
+
+
+def test_the_index_is_named_after_the_source(byteatlas, source):
+    result = byteatlas("scan", source)
+    index = source.with_name("ocean.nc.json")
+    assert list(open_index(index).arrays) == list(scan(str(source)).arrays)
+    assert result.stdout.startswith("ocean.nc.json: ")
+    assert "7 arrays, 43 virtual chunks" in result.stdout
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("data/sst.nc", "sst.nc.json"),
+        ("https://host/a%20b.nc?sig=x/y", "a b.nc.json"),
+        ("s3://bucket/key/sst.nc", "sst.nc.json"),
+        ("what?.nc", "what?.nc.json"),
+        ("folder/", "folder.json"),
+    ],
+)
+def test_an_index_has_the_last_part_of_the_sources_name(source, name):
+    assert default_index(source) == name
+
+
+def test_a_source_without_a_name_needs_an_output():
+    with pytest.raises(UsageError, match="-o"):
+        default_index("..")
+
+
+def test_the_index_goes_where_it_is_told(byteatlas, source, tmp_path):
+    assert byteatlas("scan", source, "-o", "here.json", "--quiet").output == ""
+    assert open_index(tmp_path / "here.json").sources[0].url == str(source)
+
+
+def test_a_relative_source_is_found_from_elsewhere(byteatlas, source, monkeypatch, tmp_path):
+    byteatlas("scan", source.name, "-o", "i.json")
+    monkeypatch.chdir("/")
+    byteatlas("verify", tmp_path / "i.json")
+
+
+def test_the_index_can_go_to_standard_output(byteatlas, source, index):
+    result = byteatlas("scan", source, "-o", "-")
+    assert result.stdout_bytes == index.read_bytes()
+    assert byteatlas("scan", source, "-o", "-", "--json", code=1).stdout == ""
+
+
+def test_an_earlier_index_is_replaced(byteatlas, source, index):
+    before = index.read_bytes()
+    byteatlas("scan", source, "-o", index, "--include", "time")
+    assert len(index.read_bytes()) < len(before)
+
+
+def test_nothing_but_an_index_is_replaced(byteatlas, source):
+    before = source.read_bytes()
+    said = byteatlas("scan", source, "-o", source, code=1).stderr
+    assert "exists and is not an index" in said
+    assert source.read_bytes() == before
+    byteatlas("scan", source, "-o", source.parent, code=1)
+
+
+def test_variables_can_be_chosen(byteatlas, source, tmp_path):
+    byteatlas("scan", source, "--include", "/t*", "--exclude", "time", "-o", "i.json")
+    assert list(open_index(tmp_path / "i.json").arrays) == ["temp"]
+
+
+def test_contiguous_variables_are_split(byteatlas, source, tmp_path):
+    byteatlas("scan", source, "--max-chunk", "2kB", "-o", "i.json")
+    array = open_index(tmp_path / "i.json").arrays["temp"]
+    assert np.prod(array.chunk_shape) * 4 <= 2000
+
+
+def test_zarr_format_3_is_written_when_asked_for(byteatlas, source, tmp_path):
+    byteatlas("scan", source, "--zarr-format", "3", "-o", "i.json")
+    refs = json.loads((tmp_path / "i.json").read_bytes())["refs"]
+    assert "zarr.json" in refs
+    assert ".zgroup" not in refs
+
+
+def test_json_says_what_was_found_and_what_it_cost(byteatlas_json, source):
+    facts = byteatlas_json("scan", source)
+    assert facts["index"] == "ocean.nc.json"
+    assert facts["scanner"] == "netcdf3"
+    assert facts["sources"] == [{"url": str(source), "size": source.stat().st_size}]
+    assert facts["arrays"] == 7
+    assert facts["chunks"] == {"virtual": 43, "inlined": 0, "missing": 0}
+    assert facts["skipped"] == []
+    assert facts["bytes_read"] >= facts["sources"][0]["size"]
+    assert facts["index_size"] == source.with_name("ocean.nc.json").stat().st_size
+
+
+def test_a_skipped_variable_is_said_and_exits_with_3(byteatlas, byteatlas_json, tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["good"] = np.arange(3)
+        file["bad"] = h5py.Reference()
+    result = byteatlas("scan", "a.h5", code=3)
+    assert result.stderr.startswith("skipped /bad: ")
+    (skipped,) = byteatlas_json("scan", "a.h5", code=3)["skipped"]
+    assert skipped["path"] == "/bad"
+
+
+def test_a_trace_lists_each_request(byteatlas, byteatlas_json, source):
+    with RangeServer(source.parent) as server:
+        said = byteatlas("scan", server.url(source.name), "--trace").stderr.splitlines()
+        assert len(said) == len(server.log) + 1
+        assert server.url(source.name) in said[0]
+        assert "206" in said[0]
+        assert said[-1].startswith("1 round, 1 request, 112 kB")
+        (entry,) = byteatlas_json("scan", server.url(source.name), "--trace")["trace"]
+        assert entry["offset"] == 0
+        assert entry["length"] == source.stat().st_size
+
+
+def test_a_signed_query_is_kept_only_when_asked_for(byteatlas, source, tmp_path):
+    with RangeServer(source.parent) as server:
+        url = server.url(source.name) + "?signature=secret"
+        result = byteatlas("scan", url, "--trace", "-o", "i.json")
+        assert b"secret" not in (tmp_path / "i.json").read_bytes()
+        assert "secret" not in result.output
+        byteatlas("scan", url, "--keep-query", "-o", "i.json")
+        assert b"secret" in (tmp_path / "i.json").read_bytes()
+
+
+def test_storage_options_reach_the_server(byteatlas, source):
+    with RangeServer(source.parent) as server:
+        header = "headers.X-Token=abc"
+        byteatlas("scan", server.url(source.name), "--storage-option", header)
+        assert server.log[0].headers["x-token"] == "abc"
+
+
+def test_storage_options_are_json_or_text_and_may_be_nested():
+    pairs = ("key=a=b", "n=3", 'x.y={"z": 1}', "x.w=true", "s=no json")
+    assert parse_pairs(pairs) == {
+        "key": "a=b",
+        "n": 3,
+        "x": {"y": {"z": 1}, "w": True},
+        "s": "no json",
+    }
+    for wrong in (("a=1", "a.b=2"), ("=1",), ("a",)):
+        with pytest.raises(UsageError):
+            parse_pairs(wrong)
+
+
+@pytest.mark.parametrize(
+    ("words", "count"),
+    [("8MiB", 2**23), ("500kB", 500_000), ("65536", 65536), ("1.5 M", 1_500_000), ("2gib", 2**31)],
+)
+def test_sizes_are_read_as_people_write_them(words, count):
+    from byteatlas.cli.options import parse_size
+
+    assert parse_size(None, None, words) == count
