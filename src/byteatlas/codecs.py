@@ -68,8 +68,10 @@ def decode(data: Buffer, encoding: Encoding, *, size: int | None) -> Buffer:
     Malformed
         The bytes do not decode, or not to `size` bytes.
     Unsupported
-        A codec is not on the allow-list.
+        A codec is not on the allow-list, or the chunk is larger than `MAX_DECODED`.
     """
+    if encoding.codecs and size is not None and size > MAX_DECODED:
+        raise Unsupported(f"chunks of {size} bytes are not decoded, only up to {MAX_DECODED}")
     sizes = _sizes(encoding.codecs, size)
     out: Bytes = _flat(data)
     for codec, limit in zip(encoding.codecs[::-1], sizes[-2::-1], strict=True):
@@ -370,7 +372,7 @@ def _sizes(codecs: Sequence[Codec], size: int | None) -> list[int]:
     Exact as long as every codec so far says what it makes of a size; after a compressor, which
     does not, no more than twice the decoded size and some, because none expands its input so.
     """
-    bounds = [MAX_DECODED if size is None else min(size, MAX_DECODED)]
+    bounds = [MAX_DECODED if size is None else size]
     for codec in codecs:
         after = None if size is None else _rule(codec).encoded_size(codec.config, size)
         bounds.append(min(2 * bounds[-1] + 2**16, MAX_DECODED) if after is None else after)

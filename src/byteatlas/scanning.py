@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from os import PathLike
 from typing import Any
 
 from byteatlas.errors import ByteatlasError
@@ -12,10 +12,11 @@ from byteatlas.model import Source, VirtualGroup, as_view
 from byteatlas.scanners import MAX_CHUNK, MAX_INLINE, ScanOptions, Window, find_scanner
 from byteatlas.sources import Trace, open_source
 from byteatlas.sources.cache import CachedReader
+from byteatlas.sources.urls import absolute_url
 from byteatlas.steps import run
 from byteatlas.version import __version__
 
-__all__ = ["HEAD", "SMALL", "scan"]
+__all__ = ["HEAD", "SMALL", "scan", "scan_source"]
 
 HEAD = 2**19
 """Bytes of the first request: enough to recognise a format and for most files' headers."""
@@ -24,7 +25,7 @@ SMALL = 2**22
 
 
 def scan(
-    url: str,
+    url: str | PathLike[str],
     *,
     storage_options: Mapping[str, Any] | None = None,
     scanner: str | None = None,
@@ -74,28 +75,28 @@ def scan(
         include=tuple(include),
         exclude=tuple(exclude),
     )
-    url = absolute(url)
-    source = open_source(url, storage_options=storage_options, trace=trace)
+    source = open_source(absolute_url(url), storage_options=storage_options, trace=trace)
     try:
-        reader = CachedReader(source)
+        return scan_source(CachedReader(source), options, scanner=scanner)
+    finally:
+        source.close()
+
+
+def scan_source(
+    reader: CachedReader, options: ScanOptions, *, scanner: str | None = None
+) -> VirtualGroup:
+    """Do as `scan` with a source that is open already, and perhaps read in part."""
+    try:
         head = as_view(reader.read_head(HEAD))
-        size = source.facts.size
+        size = reader.facts.size
         assert size is not None  # the first answer says it
         if len(head) < size <= SMALL:
             head = as_view(reader.read_head(size))
         found = find_scanner(head, only=(scanner,) if scanner else ())
         group = run(found.scan(Window(head, size), options), reader)
-        facts = source.facts
     except ByteatlasError as error:
-        raise error.at(url=url) from error.__cause__
-    finally:
-        source.close()
-    return _finished(group, found.name, facts, trace)
-
-
-def absolute(url: str) -> str:
-    """Return a URL as it is and a path as an absolute one: the working directory may change."""
-    return url if "://" in url or "::" in url else str(Path(url).expanduser().absolute())
+        raise error.at(url=reader.url) from error.__cause__
+    return _finished(group, found.name, reader.facts, reader.trace)
 
 
 def _finished(group: VirtualGroup, scanner: str, facts: Source, trace: Trace) -> VirtualGroup:

@@ -51,7 +51,7 @@ def split_attribute(body: memoryview) -> RawAttribute:
         position += -(-size // step) * step
     if position > len(body):
         raise Malformed("attribute: the message ends inside it")
-    name = bytes(parts[0]).partition(b"\0")[0].decode("utf-8", "surrogateescape")
+    name = bytes(parts[0]).partition(b"\0")[0].decode("utf-8", "backslashreplace")
     is_plain = version == 1
     return RawAttribute(
         name,
@@ -68,8 +68,8 @@ def read_dense_attributes(file: Hdf5File, body: memoryview) -> Steps[list[tuple[
 
     Returns
     -------
-    Flags and body of each message, in the order of creation. A message that is shared (flags bit
-    1) lies in the heap of shared messages, and its body only points there.
+    Flags and body of each message, by creation where that is tracked, else by hash. A message that
+    is shared (flags bit 1) lies in the heap of shared messages, and its body only points there.
     """
     position = 2 + (2 if body[1] & 1 else 0)
     heap = file.offset_at(body, position)
@@ -80,9 +80,8 @@ def read_dense_attributes(file: Hdf5File, body: memoryview) -> Steps[list[tuple[
         open_heap(file, heap), read_btree_v2(file, index, {ATTRIBUTES_BY_NAME})
     )
     # Record: heap ID (8 bytes), message flags, creation order (4 bytes), hash of the name.
-    records = tree.records[
-        np.argsort(tree.records[:, 9:13].copy().view("<u4")[:, 0], kind="stable")
-    ]
+    created, hashed = (tree.records[:, at : at + 4].copy().view("<u4")[:, 0] for at in (9, 13))
+    records = tree.records[np.lexsort((hashed, created))]
     is_shared = (records[:, 8] & 2) > 0
     messages = iter((yield from read_objects(file, found, records[~is_shared, :8])))
     return [
@@ -113,7 +112,7 @@ def attribute_value(
     raw = data[: count * datatype.size]
     if datatype.heap:
         texts = [
-            bytes(item).decode("utf-8", "replace")
+            bytes(item).partition(b"\0")[0].decode("utf-8", "replace")
             for item in heap.values(parse_heap_ids(file, raw))
         ]
         return texts[0] if len(texts) == 1 else texts

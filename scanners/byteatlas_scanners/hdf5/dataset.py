@@ -215,7 +215,7 @@ def _from_heap(
     """Read values with variable-length strings, and keep them as one inline chunk."""
     shape, datatype = header.shape, header.datatype
     item = datatype.size // math.prod(datatype.shape)
-    nbytes = math.prod(shape) * item
+    nbytes = item * math.prod(-(-n // c) * c for n, c in zip(shape, chunk_shape, strict=True))
     if nbytes > options.max_inline:
         raise Unsupported(
             f"{math.prod(shape)} elements with variable-length strings, at most "
@@ -228,21 +228,23 @@ def _from_heap(
     chunks: dict[int, bytes] = {}
     if nbytes:
         chunks = yield from read_chunks(manifest, encodings, math.prod(chunk_shape) * item)
-    elements = assemble(chunks, shape, chunk_shape, fill)
+    elements = assemble(chunks, shape, chunk_shape, fill) + fill  # the fill value is read as well
     dtype, encoding = datatype.dtype, Encoding((Codec("vlen-utf8"),))
+    fill_value: Any
     if datatype.heap:
-        strings = yield from read_strings(file, heap, elements, options.max_inline)
-        data = encode_strings(strings)
+        *strings, last = yield from read_strings(file, heap, elements, options.max_inline)
+        data, fill_value = encode_strings(strings), last.decode("utf-8")
     else:
         encoding = Encoding()
         dtype, data = yield from read_records(file, heap, elements, datatype, options.max_inline)
+        data, fill_value = data[: -dtype.itemsize], np.frombuffer(data, dtype)[-1]
     return VirtualArray(
         shape=shape,
         dtype=dtype,
         chunk_shape=tuple(max(n, 1) for n in shape),
         manifest=ChunkManifest.empty(tuple(min(n, 1) for n in shape), {0: data} if nbytes else {}),
         encodings=(encoding,),
-        fill_value="" if datatype.heap else np.zeros((), dtype)[()],
+        fill_value=fill_value,
     )
 
 

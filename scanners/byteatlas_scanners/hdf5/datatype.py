@@ -9,7 +9,9 @@ strings) carry `heap`, and types that have no array form carry the reason in `re
 from __future__ import annotations
 
 import math
+import re
 import struct
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -35,6 +37,9 @@ _IEEE = {
     (23, 8, 127, 0, 23, 31): "f4",
     (52, 11, 1023, 0, 52, 63): "f8",
 }
+
+_H5PY_DATE = re.compile(rb"NUMPY:([<>]?[mM]8(?:\[\w+\])?)")
+"""The tag of opaque bytes in which h5py keeps dates and durations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,13 +198,10 @@ def _opaque(
 ) -> Datatype:
     tag = bytes(body[8 : 8 + (bits & 255)]).rstrip(b"\0")
     length = 8 + (bits & 255)
-    if tag.startswith(b"NUMPY:") and tag[6:7] in (b"M", b"m", b"<", b">"):
-        try:  # how h5py keeps dates and durations
-            dtype = np.dtype(tag[6:].decode())
-        except (TypeError, ValueError, SyntaxError):
-            dtype = np.dtype("V1")
-        if dtype.kind in "mM" and dtype.itemsize == size:
-            return Datatype(size, dtype, length=length)
+    date = _H5PY_DATE.fullmatch(tag)
+    if date and size == 8:
+        with suppress(TypeError, ValueError, OverflowError):  # no such unit
+            return Datatype(size, np.dtype(date[1].decode()), length=length)
     return Datatype(size, np.dtype(f"V{size}"), length=length)
 
 
@@ -221,7 +223,7 @@ def _name(body: memoryview, position: int, version: int) -> tuple[str, int]:
     end = position
     while body[end]:
         end += 1
-    name = bytes(body[position:end]).decode("utf-8", "surrogateescape")
+    name = bytes(body[position:end]).decode("utf-8", "backslashreplace")
     length = end - position + 1
     return name, position + (length if version >= 3 else -(-length // 8) * 8)
 
@@ -287,7 +289,7 @@ def _complex(
     length = 8 + base.length
     if base.refusal or base.dtype.kind != "f" or base.dtype.itemsize < 4 or 2 * base.size != size:
         return Datatype(
-            size, refusal="a complex number of something else than floats", length=length
+            size, refusal="complex numbers that are no pairs of 4- or 8-byte floats", length=length
         )
     return Datatype(size, np.dtype(f"{base.dtype.str[0]}c{size}"), length=length)
 

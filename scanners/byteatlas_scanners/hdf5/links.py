@@ -53,14 +53,14 @@ def parse_link(file: Hdf5File, body: memoryview) -> Link:
     position += width
     if position + length > len(body):
         raise Malformed("link: the message ends inside the name")
-    name = bytes(body[position : position + length]).decode("utf-8", "surrogateescape")
+    name = bytes(body[position : position + length]).decode("utf-8", "backslashreplace")
     position += length
     if kind == HARD:
         return Link(name, address=file.offset_at(body, position), order=order)
     (size,) = struct.unpack_from("<H", body, position)
     value = bytes(body[position + 2 : position + 2 + size])
     if kind == SOFT:
-        return Link(name, target=value.decode("utf-8", "surrogateescape"), order=order)
+        return Link(name, target=value.decode("utf-8", "backslashreplace"), order=order)
     if kind == EXTERNAL:
         parts = value[1:].decode("utf-8", "replace").split("\0")
         goal = ":".join(part for part in parts if part)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,10 +19,31 @@ from byteatlas.model import ChunkManifest, Dimension, VirtualArray
 if TYPE_CHECKING:
     from byteatlas_scanners.hdf5.objects import Object
 
-__all__ = ["GroupDimensions", "extend", "is_dimension_only", "is_scale", "variable_name"]
+__all__ = [
+    "GroupDimensions",
+    "default_fill_value",
+    "extend",
+    "is_dimension_only",
+    "is_scale",
+    "variable_name",
+]
 
 DIMENSION_ONLY = "This is a netCDF dimension but not a netCDF variable"
 NON_COORDINATE = "_nc4_non_coord_"
+
+# NC_FILL_BYTE and so on of netcdf.h.
+_DEFAULT_FILL = {
+    "i1": -127,
+    "i2": -32767,
+    "i4": -2147483647,
+    "i8": -9223372036854775806,
+    "u1": 255,
+    "u2": 65535,
+    "u4": 4294967295,
+    "u8": 18446744073709551614,
+    "f4": 9.9692099683868690e36,
+    "f8": 9.9692099683868690e36,
+}
 
 
 def is_scale(item: Object) -> bool:
@@ -32,8 +53,7 @@ def is_scale(item: Object) -> bool:
 
 def is_dimension_only(item: Object) -> bool:
     """Tell whether a dimension scale stands for a dimension without a variable."""
-    name = item.bookkeeping.get("NAME")
-    return is_scale(item) and isinstance(name, str) and name.startswith(DIMENSION_ONLY)
+    return is_scale(item) and item.bookkeeping.get("NAME", "").startswith(DIMENSION_ONLY)
 
 
 def variable_name(name: str) -> str:
@@ -52,10 +72,15 @@ class GroupDimensions:
     by_number: dict[int, str] = field(default_factory=dict)
     """And by netCDF-4's number of the dimension."""
 
-    def add_scale(self, name: str, item: Object) -> None:
-        """Add the dimension that a scale defines; further links to it add none."""
-        if item.dataspace is None or not item.dataspace.shape or item.address in self.by_address:
+    def add_scale(self, name: str, item: Object, *, is_hard: bool) -> None:
+        """Add the dimension that a scale defines; of several hard links the last names it."""
+        if item.dataspace is None or not item.dataspace.shape:
             return
+        known = self.by_address.get(item.address)
+        if known is not None:
+            if not is_hard:
+                return
+            self.own.pop(known, None)
         limit = item.dataspace.max_shape[0]
         self.own[name] = Dimension(item.dataspace.shape[0], limit is None)
         self.by_address[item.address] = name
@@ -120,6 +145,13 @@ class GroupDimensions:
                 return here, here.own[name]
             here = here.parent
         return None
+
+
+def default_fill_value(dtype: np.dtype[Any]) -> Any:
+    """Return what netCDF takes for a value that was never written (Any: it follows the dtype)."""
+    value = np.zeros(1, dtype)
+    value[...] = _DEFAULT_FILL.get(dtype.str[1:], value[0])
+    return value[0]
 
 
 def extend(

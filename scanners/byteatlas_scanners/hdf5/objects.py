@@ -316,10 +316,10 @@ class Objects:
         """Keep what names dimensions: scales per axis, and netCDF-4's numbers of dimensions."""
         if raw.name in ("CLASS", "NAME"):
             value = attribute_value(self.file, datatype, dataspace, raw.data, self.heap)
-            item.bookkeeping[raw.name] = value
+            item.bookkeeping[raw.name] = value if isinstance(value, str) else ""
         elif raw.name in ("_Netcdf4Dimid", "_Netcdf4Coordinates"):
             value = attribute_value(self.file, datatype, dataspace, raw.data, self.heap)
-            item.bookkeeping[raw.name] = np.atleast_1d(np.asarray(value)).tolist()
+            item.bookkeeping[raw.name] = np.ravel(value).tolist()
         elif raw.name == "DIMENSION_LIST" and datatype.sequence and datatype.sequence.is_reference:
             width = datatype.sequence.size
             ids = parse_heap_ids(self.file, raw.data[: dataspace.elements * datatype.size])

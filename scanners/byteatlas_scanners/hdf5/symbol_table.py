@@ -175,4 +175,4 @@ def _text(heap: bytes, start: int) -> str:
     end = heap.find(b"\0", start)
     if start >= len(heap) or end < 0:
         raise Malformed(f"local heap: no name at {start}")
-    return heap[start:end].decode("utf-8", "surrogateescape")
+    return heap[start:end].decode("utf-8", "backslashreplace")

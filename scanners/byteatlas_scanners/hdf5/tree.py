@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from byteatlas.errors import Malformed
 from byteatlas.model import Dimension, ScanReport, Skipped, VirtualArray, VirtualGroup
@@ -12,6 +12,7 @@ from byteatlas.steps import chase
 from byteatlas_scanners.hdf5.dataset import fill_value_of
 from byteatlas_scanners.hdf5.netcdf4 import (
     GroupDimensions,
+    default_fill_value,
     extend,
     is_dimension_only,
     is_scale,
@@ -28,9 +29,11 @@ if TYPE_CHECKING:
 __all__ = ["scan"]
 
 MAX_DEPTH = 256
-MAX_MEMBERS = 2_000_000
-"""Members of all groups, those reached by several links counted each time."""
+MAX_REPEATED = 50_000
+"""Members of groups that are shown again because several links lead to them."""
 MAX_SOFT_LINKS = 32
+RESERVED = frozenset(["", ".", "..", ".zarray", ".zattrs", ".zgroup", ".zmetadata", "zarr.json"])
+"""Names that mean something else in a Zarr store."""
 
 
 def scan(window: Window, options: ScanOptions) -> Steps[VirtualGroup]:
@@ -62,6 +65,10 @@ def scan(window: Window, options: ScanOptions) -> Steps[VirtualGroup]:
     return replace(result, report=ScanReport(scanner="hdf5", skipped=tuple(tree.skipped)))
 
 
+_Names: TypeAlias = "tuple[str | None, ...]"
+"""A name for each axis; None for those that no scale names."""
+
+
 @dataclass(slots=True)
 class _Variable:
     name: str
@@ -75,6 +82,8 @@ class _Group:
     path: str
     item: Object
     dimensions: GroupDimensions
+    extents: list[tuple[_Names, tuple[int, ...]]] = field(default_factory=list)
+    """Names and sizes of the axes of all its datasets."""
     variables: list[_Variable] = field(default_factory=list)
     groups: dict[str, _Group] = field(default_factory=dict)
 
@@ -86,7 +95,8 @@ class _Tree:
         self.objects = objects
         self.options = options
         self.skipped: list[Skipped] = []
-        self._members = 0
+        self._shown: set[int] = set()
+        self._repeated = 0
         self._next_phony = 0
 
     def skip(self, path: str, reason: str) -> None:
@@ -103,7 +113,8 @@ class _Tree:
         members = self._members_of(path, item)
         for name, member in members:
             if is_scale(member):
-                here.dimensions.add_scale(variable_name(name), member)
+                is_hard = item.links[name].address is not None
+                here.dimensions.add_scale(variable_name(name), member, is_hard=is_hard)
         self._name_axes(here, members)
         for name, member in members:
             if not member.is_group:
@@ -113,19 +124,24 @@ class _Tree:
                 self.skip(below, "a link back to a group that it is in")
             elif len(above) >= MAX_DEPTH:
                 self.skip(below, f"groups nested more than {MAX_DEPTH} deep")
+            elif self._is_repeated_too_often(member):
+                self.skip(below, "one more link to a group; too much would be shown repeatedly")
             else:
                 here.groups[name] = self.group(below, member, here.dimensions, above)
         return here
+
+    def _is_repeated_too_often(self, group: Object) -> bool:
+        if group.address in self._shown:
+            self._repeated += 1 + len(group.links)
+        self._shown.add(group.address)
+        return self._repeated > MAX_REPEATED
 
     def _members_of(self, path: str, item: Object) -> list[tuple[str, Object]]:
         members = []
         # As the library lists them: by creation where that is tracked, else by name.
         for link in sorted(item.links.values(), key=lambda link: (link.order, link.name)):
             target = f"{path}/{link.name}"
-            self._members += 1
-            if self._members > MAX_MEMBERS:
-                raise Malformed(f"more than {MAX_MEMBERS} links in all groups")
-            if "/" in link.name or link.name in ("", ".", ".."):
+            if link.name in RESERVED or "/" in link.name or "\0" in link.name:
                 self.skip(target, f"{link.name!r} cannot be a name in a Zarr store")
                 continue
             found = self._follow(item, link)
@@ -164,26 +180,31 @@ class _Tree:
         """Name the axes of a group's datasets: by their scales, and by phony names."""
         nameless: list[tuple[int, ...]] = []
         arrays: list[tuple[int, ...]] = []
-        waiting: list[tuple[_Variable, tuple[str | None, ...]]] = []
+        waiting: list[tuple[_Variable, _Names]] = []
+        taken = {name for name, item in members if not is_dimension_only(item)}
         for name, item in members:
             path = f"{here.path}/{name}"
             if item.is_group:
                 continue
-            if item.array is None:
-                if item.dataspace and not is_scale(item) and not item.has_scales:
-                    nameless.append(item.dataspace.shape)  # names follow from all datasets
-                if item.reason and self.options.wants(path) and not is_dimension_only(item):
-                    self.skip(path, item.reason)
+            is_wanted = not is_dimension_only(item) and self.options.wants(path)
+            if item.array is None and item.reason and is_wanted:
+                self.skip(path, item.reason)
+            if item.dataspace is None:
                 continue
-            if is_dimension_only(item) or not self.options.wants(path):
+            # Names and sizes follow from all datasets, those too that are not shown.
+            shape = item.array.shape if item.array else item.dataspace.shape
+            names = _scale_names(item, shape, here.dimensions)
+            here.extents.append((names, shape))
+            if not all(names[: len(item.dataspace.shape)]):
+                nameless.append(item.dataspace.shape)
+            if item.array is None or not is_wanted:
                 continue
-            variable = _Variable(variable_name(name), item, item.array.shape)
+            plain = variable_name(name)
+            variable = _Variable(name if plain in taken else plain, item, shape)
             here.variables.append(variable)
-            names = _scale_names(variable, here.dimensions)
             waiting.append((variable, names))
             if not all(names):
-                nameless.append(item.dataspace.shape if item.dataspace else variable.shape)
-                arrays.append(variable.shape)  # with the axes of an array datatype, named last
+                arrays.append(shape)  # with the axes of an array datatype, named last
         for shapes in (nameless, arrays):
             self._next_phony = here.dimensions.add_phony(shapes, self._next_phony)
         for variable, names in waiting:
@@ -193,10 +214,10 @@ class _Tree:
 
     def grow_dimensions(self, group: _Group) -> None:
         """Give unlimited dimensions the largest extent that any variable has along them."""
-        for variable in group.variables:
-            for name, size in zip(variable.dimensions, variable.shape, strict=True):
-                found = group.dimensions.find(name)
-                if found and found[1].is_unlimited and size > found[1].size:
+        for names, shape in group.extents:
+            for name, size in zip(names, shape, strict=True):
+                found = group.dimensions.find(name or "")
+                if name and found and found[1].is_unlimited and size > found[1].size:
                     found[0].own[name] = Dimension(size, is_unlimited=True)
         for child in group.groups.values():
             self.grow_dimensions(child)
@@ -225,9 +246,9 @@ def _notes(path: str, item: Object) -> list[Skipped]:
     return [Skipped(path + note.path[len(item.path) :], note.reason) for note in item.skipped]
 
 
-def _scale_names(variable: _Variable, dimensions: GroupDimensions) -> tuple[str | None, ...]:
-    """Name the axes that scales name; None for the others."""
-    item, rank = variable.item, len(variable.shape)
+def _scale_names(item: Object, shape: tuple[int, ...], dimensions: GroupDimensions) -> _Names:
+    """Name the axes that scales name."""
+    rank = len(shape)
     if is_scale(item):
         numbers = item.bookkeeping.get("_Netcdf4Coordinates", ())
         names = [dimensions.numbered_name(number) for number in numbers]
@@ -238,7 +259,7 @@ def _scale_names(variable: _Variable, dimensions: GroupDimensions) -> tuple[str 
         # Of several scales on one axis the last names it, as in netCDF-C.
         names = [dimensions.scale_name(axis[-1]) if axis else None for axis in scales]
         names = [*names, *([None] * rank)][:rank]
-    for axis, (name, size) in enumerate(zip(names, variable.shape, strict=True)):
+    for axis, (name, size) in enumerate(zip(names, shape, strict=True)):
         found = dimensions.find(name) if name else None
         if found is None or not (found[1].size == size or found[1].is_unlimited):
             names[axis] = None
@@ -255,11 +276,10 @@ def _array(variable: _Variable, dimensions: GroupDimensions) -> VirtualArray:
     )
     if shape != array.shape:
         assert item.dataset is not None
-        fill_value = array.fill_value
-        array = extend(
-            array,
-            shape,
-            fill_value_of(item.dataset) if fill_value is None else fill_value,
-            fills_chunks=item.dataset.fill.is_written,
-        )
+        is_filled, fill_value = item.dataset.fill.is_written, array.fill_value
+        if not is_filled:
+            fill_value = default_fill_value(array.dtype)
+        elif fill_value is None:
+            fill_value = fill_value_of(item.dataset)
+        array = extend(array, shape, fill_value, fills_chunks=is_filled)
     return replace(array, dimensions=variable.dimensions, attrs=item.attrs)

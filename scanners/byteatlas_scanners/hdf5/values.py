@@ -116,7 +116,7 @@ def read_strings(
             hint="raise max_inline",
         )
     yield from heap.load(np.unique(ids.address[ids.count > 0]).tolist())
-    strings = [bytes(item) for item in heap.values(ids)]
+    strings = [bytes(item).partition(b"\0")[0] for item in heap.values(ids)]
     try:
         b"\n".join(strings).decode("utf-8")
     except UnicodeDecodeError as error:

@@ -72,8 +72,6 @@ def command(
         raise click.UsageError("with --json, the index cannot go to standard output too")
     if path != "-":
         refuse_other_files(Path(path))
-    if "://" not in source:
-        source = str(Path(source).expanduser().absolute())  # an index may be opened from anywhere
     trace = Trace(keep_log=is_traced)
     try:
         with output.progress(f"scanning {without_query(source)}", trace):

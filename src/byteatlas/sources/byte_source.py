@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from byteatlas.model import Buffer, Request, Source
+from byteatlas.sources.plan import Span
 from byteatlas.sources.trace import Trace
 
 __all__ = ["ByteSource"]
@@ -45,6 +46,12 @@ class ByteSource(Protocol):
 
     async def aread(self, batch: Sequence[Request]) -> list[Buffer]:
         """Do as `read`, in any event loop."""
+
+    def read_spans(self, batch: Sequence[Request]) -> tuple[list[Buffer], list[Span]]:
+        """Do as `read`, and return also all that was fetched for it, gaps included."""
+
+    async def aread_spans(self, batch: Sequence[Request]) -> tuple[list[Buffer], list[Span]]:
+        """Do as `read_spans`, in any event loop."""
 
     def stream(
         self, offset: NDArray[np.uint64], length: NDArray[np.uint64]

@@ -4,31 +4,19 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, cast
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from byteatlas.model import Buffer, ByteRange, ByteRanges, Request, Source
+from byteatlas.sources.byte_source import ByteSource
 from byteatlas.sources.plan import Span, check_inside, gather_rows
 from byteatlas.sources.trace import Trace
 
 __all__ = ["CachedReader"]
 
 MIB = 2**20
-
-
-class _SpanSource(Protocol):
-    """A byte source that also offers what it fetched between the ranges asked for."""
-
-    url: str
-    trace: Trace
-
-    @property
-    def facts(self) -> Source: ...
-    def read_head(self, length: int) -> memoryview: ...
-    def read_spans(self, batch: Sequence[Request]) -> tuple[list[Buffer], list[Span]]: ...
-    async def aread_spans(self, batch: Sequence[Request]) -> tuple[list[Buffer], list[Span]]: ...
 
 
 class _Missing(NamedTuple):
@@ -58,7 +46,7 @@ class CachedReader:
     """
 
     def __init__(
-        self, source: _SpanSource, *, limit: int = 64 * MIB, largest_batch: int = 8 * MIB
+        self, source: ByteSource, *, limit: int = 64 * MIB, largest_batch: int = 8 * MIB
     ) -> None:
         self.source = source
         self._limit = limit

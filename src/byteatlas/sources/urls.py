@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from os import PathLike, fspath
+from pathlib import Path
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from byteatlas.errors import SourceError
 
-__all__ = ["follow", "http_url", "is_chained", "redact", "scheme_of"]
+__all__ = ["absolute_url", "follow", "http_url", "is_chained", "redact", "scheme_of"]
 
 # Everything a request line may carry as it is; "%" is looked at by itself.
 _LEGAL = "!$&'()*+,;=:@/?[]~-._%"
@@ -26,6 +28,13 @@ def _is_protocol(name: str) -> bool:
     from fsspec.registry import known_implementations  # noqa: PLC0415  # slow, and rarely needed
 
     return name in known_implementations
+
+
+def absolute_url(target: str | PathLike[str]) -> str:
+    """Return a URL as it is and a path as an absolute one: the working directory may change."""
+    url = fspath(target)
+    is_path = not scheme_of(url) and not is_chained(url)
+    return str(Path(url).expanduser().absolute()) if is_path else url
 
 
 def scheme_of(url: str) -> str:

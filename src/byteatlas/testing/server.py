@@ -139,6 +139,7 @@ class RangeServer:
         self._thread = threading.Thread(target=self._run, name="range-server", daemon=True)
         self._ready = threading.Event()
         self._connections: set[asyncio.Task[None]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
 
     # --- life ---
 
@@ -170,11 +171,22 @@ class RangeServer:
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
         self._loop.run_forever()
+        self._loop.run_until_complete(self._hang_up(server))
+        self._loop.close()
+
+    async def _hang_up(self, server: asyncio.Server) -> None:
+        for listening in server.sockets:
+            self._loop.remove_reader(listening.fileno())
+        for _ in range(10):  # turns of the loop: a connection that is just being accepted would
+            await asyncio.sleep(0)  # be lost, its socket left open, if the server closed first
         server.close()
         for task in self._connections:
             task.cancel()
-        self._loop.run_until_complete(asyncio.gather(*self._connections, return_exceptions=True))
-        self._loop.close()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+        for writer in self._writers:
+            writer.transport.abort()
+        for _ in range(3):  # an aborted connection closes its socket in the next turn
+            await asyncio.sleep(0)
 
     # --- what a test looks at ---
 
@@ -204,6 +216,7 @@ class RangeServer:
     # --- answering ---
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
         task = self._loop.create_task(self._serve(reader, writer))
         self._connections.add(task)
         task.add_done_callback(self._connections.discard)

@@ -1,0 +1,86 @@
+"""Read an index file in JSON: ours in columns, any other as a document."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from byteatlas.errors import ByteatlasError
+from byteatlas.index.json_columns import split_lines
+from byteatlas.index.json_document import decompress, parse_document
+from byteatlas.index.json_references import read_document
+from byteatlas.index.json_writer import json_pieces
+from byteatlas.index.zarr_metadata import ZarrFormat
+from byteatlas.model import VirtualGroup
+
+__all__ = ["read_json"]
+
+_WORTH_SPLITTING = 2**20
+"""Smaller texts are parsed as quickly as they are split into lines, in bytes."""
+
+
+def read_json(data: bytes | Mapping[str, Any], *, url: str | None = None) -> VirtualGroup:
+    """Return the virtual group that an index file holds.
+
+    Parameters
+    ----------
+    data
+        The file's bytes, plain or compressed with gzip or zstd; or the parsed document.
+    url
+        Where it came from. Relative URLs in it count from there.
+
+    Raises
+    ------
+    Malformed
+        It breaks the reference specification or that of Zarr.
+    Unsupported
+        It holds something that byte ranges cannot express, or a section that is not known.
+    Inconsistent
+        Chunks are gone that it was written with.
+    """
+    try:
+        with _without_gc():
+            if isinstance(data, Mapping):
+                return read_document(data, url)
+            text = decompress(data)
+            own = _read_own(text, url) if len(text) >= _WORTH_SPLITTING else None
+            return own or read_document(parse_document(text), url)
+    except ByteatlasError as error:
+        raise error.at(url=url) from error.__cause__
+
+
+def _read_own(text: bytes, url: str | None) -> VirtualGroup | None:
+    """Return the group in an index that byteatlas wrote; None when the text is any other.
+
+    Whether it is, is proved by writing the group again: the bytes must be the same.
+    """
+    split = split_lines(text)
+    if split is None:
+        return None
+    rest, lines = split
+    try:
+        document = parse_document(rest)
+        group = read_document(document, url, lines)
+        zarr_format: ZarrFormat = 3 if "zarr.json" in document.get("refs", {}) else 2
+        position = 0
+        for piece in json_pieces(group, zarr_format=zarr_format, keep_query=True):
+            if not text.startswith(piece, position):
+                return None
+            position += len(piece)
+    except ByteatlasError:
+        return None  # what is wrong with it, the general reader will say
+    return group if position == len(text) else None
+
+
+@contextmanager
+def _without_gc() -> Iterator[None]:
+    """Keep the garbage collector from walking a million lists again and again as they grow."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

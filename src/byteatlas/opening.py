@@ -1,0 +1,272 @@
+"""Open an index, or a legacy file directly: as a model, a Zarr store, or an xarray dataset."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from byteatlas.errors import NotRecognised
+from byteatlas.index.json_reader import read_json
+from byteatlas.model import ByteRange, VirtualGroup, as_view
+from byteatlas.read.access import check_sources, options_for
+from byteatlas.scanners import ScanOptions
+from byteatlas.scanning import HEAD, scan_source
+from byteatlas.sources import ByteSource, open_source
+from byteatlas.sources.cache import CachedReader
+from byteatlas.sources.urls import absolute_url
+
+if TYPE_CHECKING:  # both take long to import, and not everybody needs them
+    import xarray as xr
+
+    from byteatlas.store.zarr_store import IndexStore
+
+__all__ = [
+    "Target",
+    "is_index",
+    "open_dataset",
+    "open_datatree",
+    "open_group",
+    "open_index",
+    "open_store",
+]
+
+Target: TypeAlias = str | os.PathLike[str] | Mapping[str, Any] | VirtualGroup
+"""Path or URL of an index or a legacy file, an index as a JSON object, or a virtual group."""
+
+
+def open_index(
+    index: Target,
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+    allow: Sequence[str] = (),
+) -> VirtualGroup:
+    """Read an index, and check that it may have the sources it names.
+
+    Parameters
+    ----------
+    index
+        Path or URL, plain or compressed with gzip or zstd; or the parsed JSON object. A virtual
+        group is returned as it is.
+    storage_options
+        How to reach the index, in the words of fsspec. (Any: each protocol's own.)
+    allow
+        Prefixes of URLs that the index may name although it came over the network, such as
+        ``"http://127.0.0.1:8000/data/"`` or ``"file:///archive/"``. Without them such an index
+        has its own origin and public addresses only. A local index, or an object that the
+        caller hands over, may name what it likes. ``..``, user info and unknown schemes are
+        refused in any case.
+
+    Returns
+    -------
+    VirtualGroup
+        The root group. No source has been asked for anything.
+
+    Raises
+    ------
+    NotAllowed
+        The index names a source that it may not have; the message says what to allow.
+    NotRecognised
+        It is no index.
+    Malformed, Unsupported
+        It breaks the specification, or holds what byte ranges cannot express.
+    SourceError
+        The index itself cannot be read.
+    """
+    if isinstance(index, VirtualGroup):
+        return index
+    if isinstance(index, Mapping):
+        return _checked(read_json(index), None, allow)
+    url = absolute_url(index)
+    source = open_source(url, storage_options=options_for(url, storage_options))
+    try:
+        head = as_view(source.read_head(HEAD))
+        if not is_index(head):
+            raise NotRecognised(
+                f"the first bytes {bytes(head[:16])!r} are not those of an index",
+                hint="scan a data file, or open it with open_dataset",
+            ).at(url=url)
+        return _checked(read_json(_rest(source, head), url=url), url, allow)
+    finally:
+        source.close()
+
+
+def open_group(
+    target: Target,
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+    allow: Sequence[str] = (),
+) -> VirtualGroup:
+    """Read an index, or scan a legacy file; the first bytes decide which it is.
+
+    Parameters
+    ----------
+    target
+        An index as for `open_index`, or the path or URL of a legacy file.
+    storage_options
+        How to reach it, in the words of fsspec. (Any: each protocol's own.)
+    allow
+        As for `open_index`.
+
+    Raises
+    ------
+    ByteatlasError
+        As `open_index` or `byteatlas.scan`.
+    """
+    if isinstance(target, VirtualGroup | Mapping):
+        return open_index(target, allow=allow)
+    url = absolute_url(target)
+    source = open_source(url, storage_options=options_for(url, storage_options))
+    try:
+        reader = CachedReader(source)
+        head = as_view(reader.read_head(HEAD))
+        if is_index(head):
+            return _checked(read_json(_rest(source, head), url=url), url, allow)
+        return scan_source(reader, ScanOptions())
+    finally:
+        source.close()
+
+
+def open_store(
+    target: Target,
+    *,
+    zarr_format: Literal[2, 3] = 2,
+    storage_options: Mapping[str, Any] | None = None,
+    allow: Sequence[str] = (),
+) -> IndexStore:
+    """Open an index or a legacy file as a read-only store of zarr-python 3.
+
+    Parameters
+    ----------
+    target
+        An index as for `open_index`, or the path or URL of a legacy file.
+    zarr_format
+        Version of Zarr whose keys and metadata are served.
+    storage_options
+        How to reach the index and its sources, in the words of fsspec. Where they are of
+        different protocols, under the name of each: ``{"s3": {"anon": True}}``. (Any: each
+        protocol's own.)
+    allow
+        As for `open_index`.
+
+    Examples
+    --------
+    >>> store = open_store("index.json")                 # doctest: +SKIP
+    >>> zarr.open_group(store, mode="r")["temp"][0]      # doctest: +SKIP
+    """
+    from byteatlas.store.zarr_store import IndexStore  # noqa: PLC0415  # imports zarr
+
+    group = open_group(target, storage_options=storage_options, allow=allow)
+    return IndexStore(group, zarr_format=zarr_format, storage_options=storage_options)
+
+
+def open_dataset(
+    target: Target,
+    group: str | None = None,
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+    allow: Sequence[str] = (),
+    **options: Any,
+) -> xr.Dataset:
+    """Open one group of an index or a legacy file as an xarray dataset.
+
+    Parameters
+    ----------
+    target
+        An index as for `open_index`, or the path or URL of a legacy file.
+    group
+        Path of the group, such as ``"forecast/ocean"``; the root by default.
+    storage_options
+        How to reach the index and its sources, in the words of fsspec. Where they are of
+        different protocols, under the name of each: ``{"s3": {"anon": True}}``. (Any: each
+        protocol's own.)
+    allow
+        As for `open_index`.
+    **options
+        Of `xarray.open_dataset`, such as ``chunks`` or ``decode_times``. (Any: xarray's own.)
+
+    Returns
+    -------
+    xarray.Dataset
+        Lazy: values are fetched when they are needed. Decoded as xarray decodes the source
+        itself with ``engine="netcdf4"``.
+    """
+    import xarray as xr  # noqa: PLC0415  # takes long to import
+
+    from byteatlas.store.xarray_engine import ByteatlasBackendEntrypoint  # noqa: PLC0415
+
+    return xr.open_dataset(
+        target,  # type: ignore[arg-type]  # the engine takes more than xarray's own engines
+        engine=ByteatlasBackendEntrypoint,
+        group=group,
+        storage_options=storage_options,
+        allow=allow,
+        **options,
+    )
+
+
+def open_datatree(
+    target: Target,
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+    allow: Sequence[str] = (),
+    **options: Any,
+) -> xr.DataTree:
+    """Open all groups of an index or a legacy file as an xarray tree.
+
+    Parameters
+    ----------
+    target
+        An index as for `open_index`, or the path or URL of a legacy file.
+    storage_options
+        How to reach the index and its sources, in the words of fsspec. Where they are of
+        different protocols, under the name of each: ``{"s3": {"anon": True}}``. (Any: each
+        protocol's own.)
+    allow
+        As for `open_index`.
+    **options
+        Of `xarray.open_datatree`, such as ``chunks`` or ``decode_times``. (Any: xarray's own.)
+    """
+    import xarray as xr  # noqa: PLC0415  # takes long to import
+
+    from byteatlas.store.xarray_engine import ByteatlasBackendEntrypoint  # noqa: PLC0415
+
+    return xr.open_datatree(
+        target,  # type: ignore[arg-type]  # the engine takes more than xarray's own engines
+        engine=ByteatlasBackendEntrypoint,
+        storage_options=storage_options,
+        allow=allow,
+        **options,
+    )
+
+
+def is_index(head: memoryview) -> bool:
+    """Tell from its first bytes whether something is an index: a JSON object, plain or compressed.
+
+    Parameters
+    ----------
+    head
+        The first bytes; some hundred are enough.
+    """
+    start = bytes(head[:1024])
+    if start.startswith(b"\x1f\x8b"):
+        try:
+            start = zlib.decompressobj(wbits=31).decompress(start, 64)
+        except zlib.error:
+            return False
+    # no scanner's format begins with the magic of zstd
+    return start.lstrip().startswith((b"{", b"\x28\xb5\x2f\xfd"))
+
+
+def _rest(source: ByteSource, head: memoryview) -> bytes:
+    size = source.facts.size or len(head)
+    if size <= len(head):
+        return bytes(head)
+    (rest,) = source.read([ByteRange(len(head), size - len(head))])
+    return bytes(head) + bytes(rest)
+
+
+def _checked(group: VirtualGroup, url: str | None, allow: Sequence[str]) -> VirtualGroup:
+    check_sources(group.sources, url, allow)
+    return group

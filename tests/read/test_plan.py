@@ -1,0 +1,164 @@
+"""Plans fetch what is wanted, merged where that is cheaper, and little else."""
+
+import numpy as np
+import pytest
+
+from byteatlas.errors import Malformed
+from byteatlas.model import WHOLE, ChunkManifest, Codec, Encoding, VirtualArray
+from byteatlas.read.plan import LOCAL, REMOTE, Costs, plan_read
+
+ZLIB = (Encoding((Codec("zlib"),)),)
+
+
+def costs(gap: int = 0, max_request: int = 10**9) -> Costs:
+    return Costs(latency_s=gap, concurrency=1, request_s=0, bandwidth=1, max_request=max_request)
+
+
+def array(offsets, lengths, *, index=None, source=None, encodings=ZLIB, cells=None):
+    manifest = ChunkManifest.build(
+        (cells or len(offsets),),
+        np.arange(len(offsets), dtype="u8") if index is None else np.array(index, "u8"),
+        np.array(offsets, "u8"),
+        np.array(lengths, "u8"),
+        source=None if source is None else np.array(source, "u4"),
+    )
+    size = manifest.cells * 2
+    return VirtualArray((size,), np.dtype("i4"), (2,), manifest, encodings=encodings)
+
+
+def fetches(plan):
+    return list(
+        zip(
+            plan.fetch_source.tolist(),
+            plan.fetch_offset.tolist(),
+            plan.fetch_length.tolist(),
+            strict=True,
+        )
+    )
+
+
+def test_adjacent_chunks_become_one_fetch():
+    plan = plan_read(array([100, 110, 125], [10, 15, 5]), ..., costs())
+    assert fetches(plan) == [(0, 100, 30)]
+    assert plan.bounds.tolist() == [0, 3]
+
+
+def test_chunks_are_fetched_in_the_order_of_the_source():
+    plan = plan_read(array([125, 100, 110], [5, 10, 15]), ..., costs())
+    assert fetches(plan) == [(0, 100, 30)]
+    assert plan.cell.tolist() == [1, 2, 0]
+
+
+def test_a_gap_is_fetched_as_long_as_another_request_costs_more():
+    chunks = array([0, 20, 41], [10, 10, 10])
+    assert fetches(plan_read(chunks, ..., costs(gap=9))) == [(0, 0, 10), (0, 20, 10), (0, 41, 10)]
+    assert fetches(plan_read(chunks, ..., costs(gap=10))) == [(0, 0, 30), (0, 41, 10)]
+    assert fetches(plan_read(chunks, ..., costs(gap=11))) == [(0, 0, 51)]
+
+
+def test_fetches_are_not_merged_beyond_the_largest_request():
+    chunks = array(np.arange(10) * 10, [10] * 10)
+    assert fetches(plan_read(chunks, ..., costs(max_request=40))) == [
+        (0, 0, 40),
+        (0, 40, 40),
+        (0, 80, 20),
+    ]
+    assert fetches(plan_read(chunks, ..., costs(max_request=1))) == [
+        (0, 10 * chunk, 10) for chunk in range(10)
+    ]
+
+
+def test_chunks_of_several_sources_are_not_merged():
+    plan = plan_read(array([0, 0, 10, 10], [10] * 4, source=[1, 0, 1, 0]), ..., costs(gap=99))
+    assert fetches(plan) == [(0, 0, 20), (1, 0, 20)]
+
+
+def test_an_open_ended_chunk_is_fetched_alone():
+    plan = plan_read(array([0, 10, 20], [10, 10, WHOLE]), ..., costs(gap=99))
+    assert fetches(plan) == [(0, 0, 20), (0, 20, -1)]
+    plan = plan_read(array([0, 10, 20], [WHOLE, 10, 10]), ..., costs(gap=99))
+    assert fetches(plan) == [(0, 0, -1), (0, 10, 20)]
+
+
+def test_chunks_that_overlap_are_fetched_once():
+    plan = plan_read(array([0, 5, 0], [20, 5, 20]), ..., costs())
+    assert fetches(plan) == [(0, 0, 20)]
+
+
+def test_missing_chunks_cost_nothing():
+    plan = plan_read(array([10, 20], [5, 5], index=[3, 70], cells=100), ..., costs())
+    assert fetches(plan) == [(0, 10, 5), (0, 20, 5)]
+    assert plan.has_missing
+    plan = plan_read(array([10], [5], index=[70], cells=100), slice(0, 4), costs())
+    assert fetches(plan) == []
+    assert plan.has_missing
+    plan = plan_read(array([10], [5], index=[70], cells=100), slice(140, 142), costs())
+    assert not plan.has_missing
+
+
+def contiguous(shape, dtype="f4", length=None):
+    nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    manifest = ChunkManifest.build(
+        (1,) * len(shape),
+        np.zeros(1, "u8"),
+        np.array([1000], "u8"),
+        np.array([length or nbytes], "u8"),
+    )
+    return VirtualArray(shape, np.dtype(dtype), shape, manifest)
+
+
+def test_of_an_uncompressed_chunk_only_the_rows_asked_for_are_fetched():
+    plan = plan_read(contiguous((1024, 1024)), slice(10, 12), REMOTE)
+    assert fetches(plan) == [(0, 1000 + 10 * 4096, 2 * 4096)]
+    assert plan.is_partial
+
+
+def test_of_an_uncompressed_chunk_the_fetch_ends_with_the_last_element():
+    plan = plan_read(contiguous((1024, 1024)), (5, slice(3, 7)), REMOTE)
+    assert fetches(plan) == [(0, 1000 + 4 * (5 * 1024 + 3), 16)]
+
+
+def test_a_column_of_wide_slabs_is_fetched_piece_by_piece():
+    plan = plan_read(contiguous((10, 1024, 1024)), (slice(None), 7, 9), REMOTE)
+    slab, element = 4 * 1024 * 1024, 4 * (7 * 1024 + 9)
+    assert fetches(plan) == [(0, 1000 + slab * step + element, 4) for step in range(10)]
+
+
+def test_a_column_of_narrow_rows_is_fetched_as_a_whole():
+    plan = plan_read(contiguous((1000, 100)), (slice(None), 7), REMOTE)
+    assert fetches(plan) == [(0, 1000 + 28, 4 * (999 * 100 + 1))]
+
+
+def test_a_whole_array_is_not_cut_into_slabs():
+    plan = plan_read(contiguous((10, 1024, 1024)), ..., costs())
+    assert plan.cell.size == 1
+    plan = plan_read(contiguous((10, 1024, 1024)), (slice(2, 5),), costs())
+    assert fetches(plan) == [(0, 1000 + 2 * 4 * 2**20, 3 * 4 * 2**20)]
+
+
+def test_a_short_uncompressed_chunk_is_read_as_far_as_it_goes():
+    short = contiguous((10, 4), length=9 * 16)
+    assert fetches(plan_read(short, slice(0, 9), LOCAL)) == [(0, 1000, 144)]
+    with pytest.raises(Malformed, match="has 144 bytes, expected 160 or more") as caught:
+        plan_read(short, ..., LOCAL)
+    assert caught.value.offset == 1000
+
+
+def test_the_gap_follows_from_what_requests_and_bytes_cost():
+    assert costs(gap=77).gap == 77
+    assert LOCAL.gap < 2**14 < REMOTE.gap < 2**19
+
+
+def test_a_million_chunks_are_planned_without_an_object_for_each():
+    offsets = 100 * np.arange(10**6)
+    plan = plan_read(array(offsets, np.full(10**6, 100)), ..., REMOTE)
+    assert plan.cell.size == 10**6
+    assert plan.fetch_offset.size == -(-(10**8) // REMOTE.max_request)
+
+
+def test_an_empty_array_of_astronomic_shape_is_planned_where_it_is_asked():
+    manifest = ChunkManifest.empty((2**20, 2**40))
+    huge = VirtualArray((2**30, 2**50), np.dtype("u1"), (2**10, 2**10), manifest)
+    plan = plan_read(huge, (slice(0, 5), -1), REMOTE)
+    assert plan.shape == (5, 1)
+    assert plan.has_missing
