@@ -218,7 +218,17 @@ def test_version_3_spells_the_masked_value_as_xarray_does(dtype: str) -> None:
                 },
             },
         ),
-        ([("a", ">i4"), ("b", "<f8", (2,))], [["a", ">i4"], ["b", "<f8", [2]]], None),
+        (
+            [("a", ">i4"), ("b", "<f8", (2,))],
+            "|V20",
+            {"name": "raw_bytes", "configuration": {"length_bytes": 20}},
+        ),
+        (
+            [("a", "<i4"), ("b", [("c", "<f8")])],
+            "|V12",
+            {"name": "raw_bytes", "configuration": {"length_bytes": 12}},
+        ),
+        ([("a", ">i4"), ("b", "<f8")], [["a", ">i4"], ["b", "<f8"]], None),
     ],
     ids=str,
 )  # fmt: skip

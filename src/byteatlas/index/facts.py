@@ -21,9 +21,12 @@ from byteatlas.index.attributes import (
     attribute_to_json,
     attribute_type,
     attributes_from_json,
+    dtype_from_json,
+    dtype_to_json,
     scalar_from_json,
     scalar_to_json,
 )
+from byteatlas.index.opaque import is_opaque, restored_dtype
 from byteatlas.model import (
     Attribute,
     Dimension,
@@ -138,6 +141,8 @@ def _array_to_json(array: VirtualArray, filled: list[int]) -> dict[str, Any]:
     }
     if elsewhere:
         entry["attributes"] = elsewhere
+    if is_opaque(array.dtype):
+        entry["dtype"] = dtype_to_json(array.dtype)
     if array.fill_value is not None:
         entry["fill_value"] = scalar_to_json(array.fill_value)
     if manifest.encoding is not None:
@@ -180,6 +185,9 @@ class Facts:
         if elsewhere:  # then the types name every attribute, in the source's order
             attrs = {name: attrs.pop(name) for name in types if name in attrs} | attrs
         fill_value = entry.get("fill_value")
+        if "dtype" in entry:
+            real = dtype_from_json(entry["dtype"])
+            array = replace(array, dtype=restored_dtype(array.dtype, real, path), fill_value=None)
         return replace(
             array,
             attrs=attributes_from_json(attrs, types),

@@ -34,6 +34,7 @@ from byteatlas.index.fill_values import (
     is_zero,
     missing_value,
 )
+from byteatlas.index.opaque import as_presented
 from byteatlas.model import ChunkManifest, Codec, Encoding, VirtualArray, VirtualGroup
 
 __all__ = [
@@ -88,6 +89,7 @@ def array_metadata(array: VirtualArray) -> dict[str, Any]:
     Unsupported
         The data type has no spelling.
     """
+    array = as_presented(array)
     attrs = {name: value for name, value in array.attrs.items() if name != DIMENSIONS}
     missing = missing_value(array)
     fill_value = missing if array.manifest.missing_count and not is_zero(missing) else None

@@ -26,6 +26,7 @@ from byteatlas.index.attributes import (
 )
 from byteatlas.index.chunk_keys import ChunkKeys
 from byteatlas.index.fill_values import as_value_of, missing_value
+from byteatlas.index.opaque import as_presented
 from byteatlas.index.zarr_v2 import (
     DIMENSIONS,
     ENCODINGS,
@@ -75,6 +76,7 @@ def array_metadata(array: VirtualArray) -> dict[str, Any]:
     Unsupported
         The data type has no spelling that readers agree on.
     """
+    array = as_presented(array)
     attrs = {name: value for name, value in array.attrs.items() if name != DIMENSIONS}
     masked = attrs.pop("_FillValue", None)
     attributes = attributes_to_json(attrs)
