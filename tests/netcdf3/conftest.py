@@ -44,13 +44,13 @@ class Classic:
     def text(self, name: bytes, raw: bytes) -> bytes:
         return self.att(name, 2, len(raw), raw)
 
-    def var(  # noqa: PLR0917
+    def var(
         self,
         name: bytes,
         dimids: list[int],
         nc_type: int,
         begin: int,
-        atts: list[bytes] = [],  # noqa: B006
+        atts: list[bytes] = [],
         vsize: int = 0,
     ) -> bytes:
         """A variable whose begin counts from the end of the header, until `file` places it."""
@@ -68,8 +68,8 @@ class Classic:
 
     def file(
         self,
-        dims: list[bytes] = [],  # noqa: B006
-        atts: list[bytes] = [],  # noqa: B006
+        dims: list[bytes] = [],
+        atts: list[bytes] = [],
         variables: Callable[[int], list[bytes]] = lambda _: [],
         data: bytes = b"",
         numrecs: int = 0,

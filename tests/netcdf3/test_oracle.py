@@ -154,7 +154,7 @@ def test_a_single_record_variable_written_by_netcdf4_is_read(tmp_path, scan, rea
     head=st.integers(4, 2000),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_any_set_of_variables_is_read_as_by_netcdf4(  # noqa: PLR0917
+def test_any_set_of_variables_is_read_as_by_netcdf4(
     tmp_path, scan, read, format_, variables, sizes, records, max_chunk, head, seed
 ):
     types = FORMATS[format_]

@@ -124,7 +124,7 @@ def test_directories_list_what_the_keys_say(tree, zarr_format):
 )
 def test_keys_are_listed_by_prefix(tree, zarr_format, prefix):
     contents = Contents(tree, zarr_format)
-    expected = {key for key in contents.keys() if key.startswith(prefix)}  # noqa: SIM118
+    expected = {key for key in contents.keys() if key.startswith(prefix)}
     assert set(contents.keys(prefix)) == expected
 
 

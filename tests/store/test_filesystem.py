@@ -78,7 +78,7 @@ def test_what_the_index_lacks_is_not_found(fs, method, path):
 
 def test_all_keys_are_found(fs):
     found = fs.find("")
-    assert len(found) == len(set(found)) == sum(1 for _ in fs.contents.keys())  # noqa: SIM118
+    assert len(found) == len(set(found)) == sum(1 for _ in fs.contents.keys())
     assert "forecast/inner/depth/0" in found
     assert fs.find("forecast/inner") == [
         f"forecast/inner/{name}"

@@ -80,7 +80,7 @@ class TestConformance(StoreTests[IndexStore, cpu.Buffer]):
         assert store.supports_listing
 
     def test_store_eq(self, store, store_kwargs):
-        assert store == store  # noqa: PLR0124
+        assert store == store
         assert self.store_cls(**store_kwargs) == self.store_cls(**store_kwargs)
 
     def test_store_read_only(self, store):
