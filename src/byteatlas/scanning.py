@@ -8,6 +8,7 @@ from os import PathLike
 from typing import Any
 
 from byteatlas.errors import ByteatlasError
+from byteatlas.garbage import paused_gc
 from byteatlas.model import Source, VirtualGroup, as_view
 from byteatlas.scanners import MAX_CHUNK, MAX_INLINE, ScanOptions, Window, find_scanner
 from byteatlas.sources import Trace, open_source
@@ -93,7 +94,8 @@ def scan_source(
         if len(head) < size <= SMALL:
             head = as_view(reader.read_head(size))
         found = find_scanner(head, only=(scanner,) if scanner else ())
-        group = run(found.scan(Window(head, size), options), reader)
+        with paused_gc():
+            group = run(found.scan(Window(head, size), options), reader)
     except ByteatlasError as error:
         raise error.at(url=reader.url) from error.__cause__
     return _finished(group, found.name, reader.facts, reader.trace)

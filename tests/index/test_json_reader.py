@@ -222,6 +222,7 @@ def test_foreign_attributes_get_the_widest_type_of_their_kind() -> None:
         "none": None,
         "object": {"a": [1]},
         "big": 2**70,
+        "mixed": [-1, 2**63],
         "empty": [],
     }
     found = read_json({".zattrs": json.dumps(attrs)}).attrs
@@ -237,6 +238,7 @@ def test_foreign_attributes_get_the_widest_type_of_their_kind() -> None:
         "none": str,
         "object": str,
         "big": str,
+        "mixed": str,
         "empty": list,
     }
     assert found["object"] == '{"a": [1]}'

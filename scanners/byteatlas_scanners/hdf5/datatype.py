@@ -232,18 +232,19 @@ def _enum(
     file: Hdf5File, body: memoryview, version: int, bits: int, size: int, depth: int
 ) -> Datatype:
     base = parse_datatype(file, body[8:], depth + 1)
-    if base.refusal or base.dtype.kind not in "iu" or base.size != size:
-        return Datatype(size, refusal="an enumeration of something else than integers", length=8)
     count, position = bits & 0xFFFF, 8 + base.length
     names = []
     for _ in range(count):
         name, position = _name(body, position, version)
         names.append(name)
-    if len(body) < position + count * size:
+    length = position + count * base.size
+    if len(body) < length:
         raise Malformed(f"datatype: an enumeration of {count} names and fewer values")
-    values = np.frombuffer(body[position : position + count * size], base.dtype)
+    if base.refusal or base.dtype.kind not in "iu" or base.size != size:
+        why = base.refusal or "something else than integers"
+        return Datatype(size, refusal=f"an enumeration of {why}", length=length)
+    values = np.frombuffer(body[position:length], base.dtype)
     enum = dict(zip(names, values.tolist(), strict=True))
-    length = position + count * size
     if enum == {"FALSE": 0, "TRUE": 1} and size == 1:
         return Datatype(size, np.dtype("?"), length=length)
     return replace(base, enum=enum, length=length)

@@ -41,6 +41,8 @@ class HeapIds:
 def parse_heap_ids(file: Hdf5File, data: memoryview | bytes) -> HeapIds:
     """View stored elements of variable length as columns (IV.A.2.d, variable-length)."""
     record = np.dtype([("count", "<u4"), ("address", f"<u{file.offset_size}"), ("index", "<u4")])
+    if len(data) % record.itemsize:
+        raise Malformed(f"{len(data)} bytes of heap IDs of {record.itemsize} bytes each")
     ids = np.frombuffer(data, record)
     return HeapIds(ids["count"], ids["address"].astype(np.uint64), ids["index"])
 
@@ -65,6 +67,8 @@ class GlobalHeap:
         first = [file.guess(address, FIRST_READ, 16, "global heap") for address in wanted]
         longer: list[tuple[int, int]] = []
         for address, data in zip(wanted, (yield first), strict=True):
+            if address in self._collections:  # another parser asked for it in the same round
+                continue
             block = as_view(data)
             if bytes(block[:4]) != b"GCOL" or block[4] != 1:
                 raise Malformed(
@@ -80,6 +84,8 @@ class GlobalHeap:
             return
         replies = yield [file.span(address, size, "global heap") for address, size in longer]
         for (address, _), data in zip(longer, replies, strict=True):
+            if address in self._collections:
+                continue
             self._collections[address] = self._parse(as_view(data), address)
 
     def _parse(self, block: memoryview, address: int) -> dict[int, memoryview]:

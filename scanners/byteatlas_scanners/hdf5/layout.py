@@ -88,7 +88,8 @@ def _version_4(file: Hdf5File, body: memoryview, *, is_filtered: bool) -> ChunkL
     flags, rank, width = body[2], body[3], body[4]
     position = 5 + rank * width
     extents = tuple(
-        int.from_bytes(body[start : start + width], "little") for start in range(5, position, width)
+        int.from_bytes(body[5 + axis * width : 5 + axis * width + width], "little")
+        for axis in range(rank)
     )
     try:
         kind = ChunkIndexKind(body[position])

@@ -72,15 +72,11 @@ class GroupDimensions:
     by_number: dict[int, str] = field(default_factory=dict)
     """And by netCDF-4's number of the dimension."""
 
-    def add_scale(self, name: str, item: Object, *, is_hard: bool) -> None:
-        """Add the dimension that a scale defines; of several hard links the last names it."""
+    def add_scale(self, name: str, item: Object) -> None:
+        """Add the dimension that a scale defines; of several links to it the last names it."""
         if item.dataspace is None or not item.dataspace.shape:
             return
-        known = self.by_address.get(item.address)
-        if known is not None:
-            if not is_hard:
-                return
-            self.own.pop(known, None)
+        self.own.pop(self.by_address.get(item.address, ""), None)
         limit = item.dataspace.max_shape[0]
         self.own[name] = Dimension(item.dataspace.shape[0], limit is None)
         self.by_address[item.address] = name

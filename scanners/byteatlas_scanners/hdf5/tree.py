@@ -113,8 +113,7 @@ class _Tree:
         members = self._members_of(path, item)
         for name, member in members:
             if is_scale(member):
-                is_hard = item.links[name].address is not None
-                here.dimensions.add_scale(variable_name(name), member, is_hard=is_hard)
+                here.dimensions.add_scale(variable_name(name), member)
         self._name_axes(here, members)
         for name, member in members:
             if not member.is_group:

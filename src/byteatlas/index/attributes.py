@@ -51,6 +51,14 @@ _TYPE_STRING = re.compile(
 )
 
 
+_NUMBER_KINDS: dict[str, set[type]] = {
+    "i": {int},
+    "u": {int},
+    "b": {bool},
+    "f": {int, float, str},
+}
+"""Types of JSON items that arrays of each kind have; text spells what is not finite."""
+
 # JSON values are Any throughout: their shape is data, checked where it is read.
 
 
@@ -114,13 +122,30 @@ def attribute_from_json(value: Any, kind: Any = None) -> Attribute:
         return scalar
     try:
         if dtype.kind in "iubf":
-            return np.array(value, dtype)
+            return _numbers(value, dtype)
         array: NDArray[Any] = np.empty(len(value), dtype)
         for position, item in enumerate(value):
             array[position] = scalar_from_json(item, dtype)
     except (TypeError, ValueError, OverflowError) as error:
         raise Malformed(f"an attribute does not fit its recorded type {dtype}: {error}") from error
     return array
+
+
+def _numbers(value: list[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    items = np.array(value, object).ravel().tolist()
+    if not set(map(type, items)) <= _NUMBER_KINDS[dtype.kind]:
+        raise TypeError("an item of another kind")
+    if dtype.kind in "iu" and items:
+        _check_range(min(items), dtype)
+        _check_range(max(items), dtype)
+    return np.array(value, dtype)
+
+
+def _check_range(value: int, dtype: np.dtype[Any]) -> None:
+    """Refuse a number that does not fit: older numpy would wrap it around."""
+    limits = np.iinfo(dtype)
+    if not limits.min <= value <= limits.max:
+        raise OverflowError(f"{value} is beyond {dtype}")
 
 
 def _is_pair(value: list[Any]) -> bool:
@@ -138,7 +163,10 @@ def _untyped(value: Any) -> Attribute:
         if kinds == {bool}:
             return np.array(value, np.bool_)[()]
         if kinds == {int}:
-            return np.array(value, np.int64 if max(items) < 2**63 else np.uint64)[()]
+            dtype = np.dtype(np.int64 if max(items) < 2**63 else np.uint64)
+            _check_range(min(items), dtype)
+            _check_range(max(items), dtype)
+            return np.array(value, dtype)[()]
         if kinds <= {int, float}:
             return np.array(value, np.float64)[()]
     except OverflowError:
@@ -208,8 +236,10 @@ def _scalar(value: Any, dtype: np.dtype[Any]) -> Any:
         return np.frombuffer(base64.b64decode(value, validate=True), dtype, 1)[0]
     if dtype.kind in "Mm":
         return np.array(value, np.int64).astype(dtype)[()]
-    if dtype.kind in "iu" and (isinstance(value, bool | str) or value != int(value)):
-        raise TypeError(value)
+    if dtype.kind in "iu":
+        if isinstance(value, bool | str) or value != int(value):
+            raise TypeError(value)
+        _check_range(int(value), dtype)
     if dtype.kind == "b" and not isinstance(value, bool | int):
         raise TypeError(value)
     return np.array(value if dtype.kind != "f" else float(value), dtype)[()]

@@ -138,7 +138,7 @@ class ReferenceLines:
             is_digit &= digit < 10
             if not is_digit.any():
                 return value, place
-            value += np.where(is_digit, digit, np.uint8(0)) * np.uint64(10**power)
+            value += np.where(is_digit, digit, np.uint8(0)).astype(np.uint64) * np.uint64(10**power)
             place -= is_digit
         raise Malformed("a number has more than 19 digits")
 

@@ -7,8 +7,6 @@ import zlib
 from collections import Counter
 from typing import Any
 
-from numcodecs.zstd import decompress as zstd_decompress
-
 from byteatlas.errors import Malformed, Unsupported
 
 __all__ = ["MAX_DOCUMENT", "decompress", "is_unicode", "parse_document"]
@@ -100,6 +98,8 @@ def _unzstd(data: bytes) -> bytes:
         raise Unsupported("the zstd frame does not say its size", hint="decompress it first")
     if size > MAX_DOCUMENT:
         raise _too_large(size)
+    from numcodecs.zstd import decompress as zstd_decompress  # noqa: PLC0415  # rarely needed
+
     try:
         return bytes(zstd_decompress(data))
     except RuntimeError as error:

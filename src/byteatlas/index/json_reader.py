@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 from byteatlas.errors import ByteatlasError
+from byteatlas.garbage import paused_gc
 from byteatlas.index.json_columns import split_lines
 from byteatlas.index.json_document import decompress, parse_document
 from byteatlas.index.json_references import read_document
@@ -41,7 +40,7 @@ def read_json(data: bytes | Mapping[str, Any], *, url: str | None = None) -> Vir
         Chunks are gone that it was written with.
     """
     try:
-        with _without_gc():
+        with paused_gc():
             if isinstance(data, Mapping):
                 return read_document(data, url)
             text = decompress(data)
@@ -72,15 +71,3 @@ def _read_own(text: bytes, url: str | None) -> VirtualGroup | None:
     except ByteatlasError:
         return None  # what is wrong with it, the general reader will say
     return group if position == len(text) else None
-
-
-@contextmanager
-def _without_gc() -> Iterator[None]:
-    """Keep the garbage collector from walking a million lists again and again as they grow."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()

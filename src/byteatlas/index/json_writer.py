@@ -13,7 +13,6 @@ from os import PathLike
 from typing import Any
 
 import numpy as np
-from numcodecs.registry import get_codec
 from numpy.typing import NDArray
 
 from byteatlas.errors import ByteatlasError, Unsupported
@@ -160,6 +159,8 @@ def _filled_chunk(array: VirtualArray) -> bytes | None:
     size = math.prod(array.chunk_shape) * array.dtype.itemsize
     if count > MAX_FILLED_CHUNKS or size > MAX_FILLED_BYTES:
         return None
+    from numcodecs.registry import get_codec  # noqa: PLC0415  # rarely needed
+
     data: Any = np.full(math.prod(array.chunk_shape), missing_value(array), array.dtype)
     for codec in array.encodings[0].codecs:
         try:

@@ -69,12 +69,8 @@ def columns_of(references: Sequence[Sequence[Any]]) -> ReferenceColumns:
 def _numbers(values: Iterable[Any], count: int) -> NDArray[np.uint64]:
     """Return offsets or lengths, which must be whole numbers from 0 to 2**63 - 1."""
     numbers = list(values)
-    strange = set(map(type, numbers)) - {int}
-    try:
-        column = np.fromiter(numbers, np.uint64, count)
-    except (TypeError, ValueError, OverflowError):
-        strange.add(object)
-    if strange or (count and int(column.max()) >= 2**63):
+    is_whole = set(map(type, numbers)) <= {int}
+    if not is_whole or (numbers and not (min(numbers) >= 0 and max(numbers) < 2**63)):
         wrong = next(n for n in numbers if type(n) is not int or not 0 <= n < 2**63)
         raise Malformed(f"offset or length is {wrong!r:.80}, expected a whole number from 0")
-    return column
+    return np.fromiter(numbers, np.uint64, count)

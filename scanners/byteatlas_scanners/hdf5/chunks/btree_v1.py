@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,11 +40,12 @@ class _Geometry:
     length: int
 
     @classmethod
-    def of(cls, file: Hdf5File, rank: int) -> _Geometry:
+    @lru_cache(maxsize=64)  # files of many small datasets have few geometries
+    def of(cls, offset_size: int, istore_k: int, rank: int) -> _Geometry:
         key = [("size", "<u4"), ("mask", "<u4"), ("offset", "<u8", (rank + 1,))]
-        entry = np.dtype([*key, ("address", "u1", (file.offset_size,))])
-        header = 8 + 2 * file.offset_size
-        children = 2 * file.istore_k
+        entry = np.dtype([*key, ("address", "u1", (offset_size,))])
+        header = 8 + 2 * offset_size
+        children = 2 * istore_k
         length = header + children * entry.itemsize + np.dtype(key).itemsize
         return cls(header, children, entry, length)
 
@@ -65,7 +67,7 @@ def read_btree_v1(
         A node is not one, has the wrong level or too many entries, is met twice, or lies outside
         the window; or the offsets of a chunk are not those of a chunk.
     """
-    geometry = _Geometry.of(file, len(grid.shape))
+    geometry = _Geometry.of(file.offset_size, file.istore_k, len(grid.shape))
     nodes_left = file.size // geometry.length + 1  # the last may be cut off after its entries
     addresses = np.array([address], np.uint64)
     level = None
