@@ -374,7 +374,11 @@ def _sizes(codecs: Sequence[Codec], size: int | None) -> list[int]:
     """
     bounds = [MAX_DECODED if size is None else size]
     for codec in codecs:
-        after = None if size is None else _rule(codec).encoded_size(codec.config, size)
+        rule = _rule(codec)
+        try:
+            after = None if size is None else rule.encoded_size(codec.config, size)
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            raise Malformed(f"codec {codec.name!r} is configured wrongly: {error!r}") from error
         bounds.append(min(2 * bounds[-1] + 2**16, MAX_DECODED) if after is None else after)
         size = after
     return bounds

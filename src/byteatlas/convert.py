@@ -87,6 +87,9 @@ class Convert(NumcodecsCodec):  # type: ignore[misc]  # numcodecs has no type in
         self.decoded = decoded
         self.moves = moves
         self._moves = tuple(Move(**move) for move in moves)
+        fits = all(_fits(move, stored, decoded) for move in self._moves)
+        if stored < 1 or decoded < 1 or not fits:
+            raise Malformed(f"{self.codec_id}: moves that do not fit their records")
 
     @staticmethod
     def config(stored: int, decoded: int, moves: tuple[Move, ...]) -> dict[str, Any]:
@@ -105,3 +108,14 @@ class Convert(NumcodecsCodec):  # type: ignore[misc]  # numcodecs has no type in
             return result
         np.frombuffer(out, np.uint8)[:] = result
         return out
+
+
+def _fits(move: Move, stored: int, decoded: int) -> bool:
+    return (
+        move.kind in ("copy", "swap", "null", "space")
+        and move.size >= 0
+        and 0 <= move.stored <= stored - move.size
+        and 0 <= move.decoded <= decoded - move.size
+        and move.item >= 1
+        and move.size % move.item == 0
+    )

@@ -20,6 +20,7 @@ No source error is a ``FileNotFoundError`` or a ``KeyError``: array libraries ta
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Self
 
 __all__ = [
@@ -95,13 +96,9 @@ class ByteatlasError(Exception):
         return f"{text}; {self.hint}" if self.hint else text
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (type(self), self.problem, self.__dict__)
-
-
-def _rebuild(kind: type[ByteatlasError], problem: str, state: dict[str, object]) -> ByteatlasError:
-    error = kind(problem)
-    error.__dict__.update(state)
-    return error
+        # By name: a builtin base may keep one elsewhere than in __dict__ (ImportError its path).
+        facts = {name: getattr(self, name) for name in ("url", "path", "offset", "length", "hint")}
+        return partial(type(self), self.problem, **facts), ()
 
 
 def without_query(url: str) -> str:

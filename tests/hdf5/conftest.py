@@ -1,5 +1,6 @@
-"""What the tests of the HDF5 scanner share: writers, a driver, a plain reader and the oracle."""
+"""What the tests of the HDF5 scanner share: writers, a driver, a plain reader and two oracles."""
 
+import ctypes
 import io
 import math
 import signal
@@ -8,10 +9,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import h5py
-import hdf5plugin  # noqa: F401  # registers its filters with libhdf5
+import netCDF4
 import numpy as np
 import pytest
-from byteatlas_scanners.hdf5 import scanner
 from numcodecs.vlen import VLenUTF8
 
 from byteatlas.codecs import decode
@@ -19,24 +19,64 @@ from byteatlas.model import VirtualArray, VirtualGroup
 from byteatlas.scanners import ScanOptions, Window
 from byteatlas.steps import run
 from byteatlas.testing.memory import MemoryReader
+from byteatlas_scanners.hdf5 import scanner
 
-Write = Callable[[h5py.File], object]
+# The functions of libhdf5 that h5py has no name for, from the very library it uses.
+LIBHDF5 = ctypes.CDLL(h5py.h5p.__file__)
+BOUNDS = {"latest": h5py.h5f.LIBVER_LATEST, "v108": h5py.h5f.LIBVER_V18}
 
 
-def _make(write: Write, *, fcpl: h5py.h5p.PropFCID | None = None, **options: Any) -> bytes:
-    """Return the bytes of a file that h5py makes."""
-    if fcpl is None:
-        file = h5py.File("made.h5", "w", driver="core", backing_store=False, **options)
+# Writers.
+
+
+def _make(
+    write: Callable[[h5py.File], object],
+    *,
+    create: Callable[[h5py.h5p.PropFCID], object] | None = None,
+    libver: str | None = None,
+    **options: Any,
+) -> bytes:
+    """Return the bytes of a file that h5py makes; `create` sets properties of the whole file."""
+    if create is None:
+        file = h5py.File(
+            "made.h5", "w", driver="core", backing_store=False, libver=libver, **options
+        )
     else:
+        fcpl = h5py.h5p.create(h5py.h5p.FILE_CREATE)
+        create(fcpl)
         fapl = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
         fapl.set_fapl_core(backing_store=False)
-        if options.get("libver") == "latest":
-            fapl.set_libver_bounds(h5py.h5f.LIBVER_LATEST, h5py.h5f.LIBVER_LATEST)
+        if libver:
+            fapl.set_libver_bounds(BOUNDS[libver], h5py.h5f.LIBVER_LATEST)
         file = h5py.File(h5py.h5f.create(b"made.h5", h5py.h5f.ACC_TRUNC, fcpl, fapl))
     with file:
         write(file)
         file.flush()
         return file.id.get_file_image()
+
+
+def _make_netcdf(write: Callable[[netCDF4.Dataset], object], *, kind: str = "NETCDF4") -> bytes:
+    """Return the bytes of a file that netCDF4 makes."""
+    dataset = netCDF4.Dataset("made.nc", "w", memory=1024, format=kind)
+    write(dataset)
+    return bytes(dataset.close())
+
+
+def _set_property(name: str, plist: h5py.h5p.PropID, *values: int) -> None:
+    """Call one of libhdf5's functions that set properties, such as ``H5Pset_istore_k``."""
+    assert getattr(LIBHDF5, name)(ctypes.c_int64(plist.id), *map(ctypes.c_uint, values)) >= 0
+
+
+def _write_raw(
+    file: h5py.File, name: str, kind: h5py.h5t.TypeID, data: bytes, shape: tuple[int, ...]
+) -> None:
+    """Write a dataset's bytes as they are, of any type."""
+    dataset = h5py.h5d.create(file.id, name.encode(), kind, h5py.h5s.create_simple(shape))
+    values = np.frombuffer(data, f"V{kind.get_size()}").reshape(shape)
+    dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, values, mtype=kind)
+
+
+# The driver and a plain reader.
 
 
 def _scan(
@@ -50,7 +90,7 @@ def _read(data: bytes, array: VirtualArray) -> np.ndarray:
     """Put an array together chunk by chunk, each from its byte range alone."""
     manifest, dtype = array.manifest, array.dtype
     out = np.zeros(array.shape, dtype)
-    if array.fill_value is not None:
+    if manifest.missing_count:
         out[...] = array.fill_value
     cells = np.arange(manifest.offset.size) if manifest.index is None else manifest.index
     encoding = np.zeros(cells.size, int) if manifest.encoding is None else manifest.encoding
@@ -75,6 +115,9 @@ def _read(data: bytes, array: VirtualArray) -> np.ndarray:
         target = tuple(slice(s, s + part.stop) for s, part in zip(start, inside, strict=True))
         out[target] = chunk.reshape(array.chunk_shape)[inside]
     return out
+
+
+# Comparison.
 
 
 def _difference(ours: Any, theirs: Any) -> str | None:
@@ -108,6 +151,26 @@ def _little_endian(values: np.ndarray) -> bytes:
     return values.astype(values.dtype.newbyteorder("<")).tobytes()
 
 
+def _attribute_differences(ours: Mapping[str, Any], theirs: netCDF4.Dataset) -> list[str]:
+    """Compare attributes with those of a group or variable of netCDF4, types included."""
+    problems = [f"{name}: missing or surplus" for name in ours.keys() ^ set(theirs.ncattrs())]
+    for name in ours.keys() & set(theirs.ncattrs()):
+        one, other = ours[name], theirs.getncattr(name)
+        if isinstance(other, bytes):  # the fill value of characters
+            other = other.decode()
+        if isinstance(other, str | list):
+            is_same = type(one) is type(other) and one == other
+        else:
+            is_same = np.shape(one) == np.shape(other) and one.dtype == np.asarray(other).dtype
+            is_same = is_same and one.tobytes() == np.asarray(other).tobytes()
+        if not is_same:
+            problems.append(f"{name}: {one!r}, not {other!r}")
+    return problems
+
+
+# Oracles.
+
+
 def _datasets(file: h5py.File) -> Iterator[tuple[str, h5py.Dataset]]:
     """Yield each dataset by each of its paths; groups within themselves are not entered."""
 
@@ -115,9 +178,13 @@ def _datasets(file: h5py.File) -> Iterator[tuple[str, h5py.Dataset]]:
         path: str, group: h5py.Group, above: list[h5py.Group]
     ) -> Iterator[tuple[str, h5py.Dataset]]:
         for name in group:
-            if group.get(name, getclass=True, getlink=True) is h5py.ExternalLink:
+            kind = group.id.links.get_info(name.encode("utf-8", "surrogateescape")).type
+            if kind not in (h5py.h5l.TYPE_HARD, h5py.h5l.TYPE_SOFT):
                 continue
-            item = group.get(name)
+            try:
+                item = group[name]
+            except (KeyError, OSError, RuntimeError):  # a dangling link, a damaged object
+                continue
             if isinstance(item, h5py.Dataset):
                 yield f"{path}/{name}", item
             elif isinstance(item, h5py.Group) and item not in above:
@@ -126,20 +193,18 @@ def _datasets(file: h5py.File) -> Iterator[tuple[str, h5py.Dataset]]:
     yield from walk("", file, [file["/"]])
 
 
-def _check(
-    data: bytes, skipped: Mapping[str, str] | None = None, **options: Any
-) -> VirtualGroup:
-    """Scan a file and compare every array with h5py.
+def _check(data: bytes, skipped: Mapping[str, str] | None = None, **options: Any) -> VirtualGroup:
+    """Scan a file and compare every array with h5py; return the group.
 
-    `skipped` says for each path that may be left out a part of the reason that must be given.
+    `skipped` gives for each path that must be left out a part of the reason.
     """
     group = _scan(data, **options)
-    arrays, reasons = dict(group.walk_arrays()), dict(group.report.skipped)
-    wanted = dict(skipped or {})
+    arrays, reasons, wanted = dict(group.walk_arrays()), dict(group.report.skipped), skipped or {}
     assert reasons.keys() == wanted.keys(), reasons
     for path, why in wanted.items():
         assert why in reasons[path]
-    with h5py.File(io.BytesIO(data), "r+") as file:  # fills of strings are written to be read
+    # Fill values of strings are only read from files that can be written.
+    with h5py.File(io.BytesIO(data), "r+") as file:
         for path, dataset in _datasets(file):
             if path in wanted:
                 assert path not in arrays
@@ -147,13 +212,66 @@ def _check(
             array = arrays.pop(path)
             why = _difference(_read(data, array), dataset[...])
             assert why is None, f"{path}: {why}"
+            dtype = dataset.dtype
+            while dtype.subdtype:
+                dtype = dtype.base
+            assert array.dtype == dtype or array.dtype.kind in "OV", path
     assert not arrays
+    return group
+
+
+def _netcdf_differences(data: bytes, group: VirtualGroup) -> list[str]:
+    """Compare everything in a group with netCDF4: values, types, names and attributes."""
+    problems: list[str] = []
+    skipped = dict(group.report.skipped)
+
+    def attributes(path: str, ours: Mapping[str, Any], theirs: netCDF4.Dataset) -> list[str]:
+        found = (f"{path}@{why}" for why in _attribute_differences(ours, theirs))
+        return [why for why in found if why.partition(": ")[0] not in skipped]
+
+    def compare(path: str, ours: VirtualGroup, theirs: netCDF4.Dataset) -> None:
+        problems.extend(attributes(path, ours.attrs, theirs))
+        sizes = {name: (one.size, one.isunlimited()) for name, one in theirs.dimensions.items()}
+        if {name: tuple(one) for name, one in ours.dimensions.items()} != sizes:
+            problems.append(f"{path}: dimensions {ours.dimensions}, not {sizes}")
+        for name, variable in theirs.variables.items():
+            here = f"{path}/{name}"
+            if here not in skipped:
+                array = ours.arrays[name]
+                problems.extend(attributes(here, array.attrs, variable))
+                if array.dimensions != variable.dimensions:
+                    problems.append(f"{here}: {array.dimensions}, not {variable.dimensions}")
+                if why := _difference(_read(data, array), variable[...]):
+                    problems.append(f"{here}: {why}")
+        problems.extend(f"{path}/{name}: surplus" for name in ours.arrays.keys() - theirs.variables)
+        problems.extend(f"{path}/{name}: group" for name in ours.groups.keys() ^ theirs.groups)
+        for name, child in ours.groups.items():
+            compare(f"{path}/{name}", child, theirs.groups[name])
+
+    with netCDF4.Dataset("in memory", memory=data) as dataset:
+        dataset.set_auto_maskandscale(False)
+        dataset.set_auto_chartostring(False)
+        dataset.set_always_mask(False)
+        compare("", group, dataset)
+    return problems
+
+
+def _check_netcdf(
+    data: bytes, skipped: Mapping[str, str] | None = None, **options: Any
+) -> VirtualGroup:
+    """Scan a file and compare everything with netCDF4; return the group."""
+    group = _scan(data, **options)
+    reasons, wanted = dict(group.report.skipped), skipped or {}
+    assert reasons.keys() == wanted.keys(), reasons
+    for path, why in wanted.items():
+        assert why in reasons[path]
+    assert _netcdf_differences(data, group) == []
     return group
 
 
 @contextmanager
 def _within(seconds: int) -> Iterator[None]:
-    """End what hangs, instead of the whole run."""
+    """End what hangs, instead of waiting for it for ever."""
 
     def give_up(_number: int, _frame: object) -> None:
         raise TimeoutError(f"still busy after {seconds} s")
@@ -167,31 +285,22 @@ def _within(seconds: int) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-@pytest.fixture(scope="session")
-def make() -> Callable[..., bytes]:
-    return _make
+# All of them as fixtures, which last, because property tests use them too.
 
 
-@pytest.fixture(scope="session")
-def scan() -> Callable[..., VirtualGroup]:
-    return _scan
+def _offer(function: Callable[..., Any]) -> Any:
+    return pytest.fixture(scope="session", name=function.__name__[1:])(lambda: function)
 
 
-@pytest.fixture(scope="session")
-def read() -> Callable[[bytes, VirtualArray], np.ndarray]:
-    return _read
-
-
-@pytest.fixture(scope="session")
-def difference() -> Callable[[Any, Any], str | None]:
-    return _difference
-
-
-@pytest.fixture(scope="session")
-def check() -> Callable[..., VirtualGroup]:
-    return _check
-
-
-@pytest.fixture(scope="session")
-def within() -> Callable[[int], Any]:
-    return _within
+make = _offer(_make)
+make_netcdf = _offer(_make_netcdf)
+set_property = _offer(_set_property)
+write_raw = _offer(_write_raw)
+scan = _offer(_scan)
+read = _offer(_read)
+difference = _offer(_difference)
+datasets = _offer(_datasets)
+check = _offer(_check)
+check_netcdf = _offer(_check_netcdf)
+netcdf_differences = _offer(_netcdf_differences)
+within = _offer(_within)

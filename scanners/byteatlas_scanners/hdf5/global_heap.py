@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-import numpy as np
+from typing import TYPE_CHECKING, TypeAlias
 
 from byteatlas.errors import Malformed
 from byteatlas.model import as_view
@@ -14,12 +11,10 @@ from byteatlas.model import as_view
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from numpy.typing import NDArray
-
     from byteatlas.steps import Steps
     from byteatlas_scanners.hdf5.file import Hdf5File
 
-__all__ = ["GlobalHeap", "HeapIds", "parse_heap_ids"]
+__all__ = ["GlobalHeap", "HeapId", "parse_heap_ids"]
 
 FIRST_READ = 4096
 """The least size of a collection."""
@@ -27,24 +22,19 @@ FIRST_READ = 4096
 _object = struct.Struct("<HHI").unpack_from  # index, references, reserved
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class HeapIds:
-    """Columns of elements of variable length: how long, and where."""
+HeapId: TypeAlias = tuple[int, int, int]
+"""An element of variable length: its number of items (bytes, for strings), the address of the
+collection it is in (0 or undefined where there is none), and its index there."""
 
-    count: NDArray[np.uint32]
-    """Number of items (bytes, for strings) in each element."""
-    address: NDArray[np.uint64]
-    """The collection, relative to the base address; 0 or undefined where there is none."""
-    index: NDArray[np.uint32]
+_HEAP_IDS = {2: struct.Struct("<IHI"), 4: struct.Struct("<III"), 8: struct.Struct("<IQI")}
 
 
-def parse_heap_ids(file: Hdf5File, data: memoryview | bytes) -> HeapIds:
-    """View stored elements of variable length as columns (IV.A.2.d, variable-length)."""
-    record = np.dtype([("count", "<u4"), ("address", f"<u{file.offset_size}"), ("index", "<u4")])
-    if len(data) % record.itemsize:
-        raise Malformed(f"{len(data)} bytes of heap IDs of {record.itemsize} bytes each")
-    ids = np.frombuffer(data, record)
-    return HeapIds(ids["count"], ids["address"].astype(np.uint64), ids["index"])
+def parse_heap_ids(file: Hdf5File, data: memoryview | bytes) -> list[HeapId]:
+    """Parse stored elements of variable length (IV.A.2.d, variable-length)."""
+    record = _HEAP_IDS[file.offset_size]
+    if len(data) % record.size:
+        raise Malformed(f"{len(data)} bytes of heap IDs of {record.size} bytes each")
+    return list(record.iter_unpack(data))
 
 
 class GlobalHeap:
@@ -117,13 +107,11 @@ class GlobalHeap:
                 f"global heap: no object {index}", offset=self._file.base + address
             ) from None
 
-    def values(self, ids: HeapIds, item_size: int = 1) -> list[memoryview]:
+    def values(self, ids: Iterable[HeapId], item_size: int = 1) -> list[memoryview]:
         """Return the bytes of each element, empty ones included."""
         nowhere = (0, self._file.undefined)
         result = []
-        for count, address, index in zip(
-            ids.count.tolist(), ids.address.tolist(), ids.index.tolist(), strict=True
-        ):
+        for count, address, index in ids:
             if count == 0 or address in nowhere:
                 result.append(memoryview(b""))
                 continue

@@ -262,7 +262,7 @@ class Objects:
                     needed = dataspace.elements * datatype.size
                     if needed <= len(raw.data):
                         ids = parse_heap_ids(self.file, raw.data[:needed])
-                        collections += ids.address[ids.count > 0].tolist()
+                        collections += [address for count, address, _ in ids if count]
             except FAILURES as error:
                 item.skipped.append(Skipped(f"{item.path}@{raw.name}", reason_of(error)))
         if collections:

@@ -109,13 +109,13 @@ def read_strings(
         A string is not UTF-8, or all together are longer than `limit` bytes.
     """
     ids = parse_heap_ids(file, elements)
-    total = int(ids.count.sum(dtype=np.uint64))
+    total = sum(count for count, _, _ in ids)
     if total > limit:
         raise Unsupported(
             f"{total} bytes of variable-length strings, at most {limit} are kept in an index",
             hint="raise max_inline",
         )
-    yield from heap.load(np.unique(ids.address[ids.count > 0]).tolist())
+    yield from heap.load(address for count, address, _ in ids if count)
     strings = [bytes(item).partition(b"\0")[0] for item in heap.values(ids)]
     try:
         b"\n".join(strings).decode("utf-8")

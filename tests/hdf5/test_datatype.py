@@ -1,0 +1,336 @@
+"""Datatypes: each as h5py reads it, or refused with its reason."""
+
+import h5py
+import numpy as np
+import pytest
+from h5py import h5t
+
+LIBVER = pytest.mark.parametrize("libver", [None, "v112", "latest"])
+
+NUMBERS = [np.dtype(kind).newbyteorder(order) for kind in "bhiqBHIQefdFD?" for order in "<>"]
+
+
+def one(write):
+    """Return a writer of a dataset x."""
+    return lambda file: file.create_dataset("x", **write)
+
+
+def stored_raw(write_raw, kind, data, shape):
+    return lambda file: write_raw(file, "x", kind, data, shape)
+
+
+@LIBVER
+def test_numbers_keep_their_type_and_byte_order(make, check, libver):
+    def write(file):
+        for number, dtype in enumerate(NUMBERS):
+            file[f"{number} {dtype.str}"] = np.array([[0, 1, 127], [5, 6, 7]]).astype(dtype)
+
+    group = check(make(write, libver=libver))
+    for number, dtype in enumerate(NUMBERS):
+        assert group[f"{number} {dtype.str}"].dtype == dtype
+
+
+@LIBVER
+def test_enumerations_are_their_integers_with_names_noted(make, check, libver):
+    names = {"RED": -1, "GREEN": 0, "BLUE": 300}
+
+    def write(file):
+        for base in ("<i2", ">i4"):
+            dtype = h5py.enum_dtype(names, basetype=base)
+            file.create_dataset(base, data=[0, 300, -1], dtype=dtype)
+
+    group = check(make(write, libver=libver))
+    for base in ("<i2", ">i4"):
+        assert group[base].notes == {"enum": names}
+        assert group[base].dtype == np.dtype(base)
+
+
+@LIBVER
+def test_booleans_are_the_enumeration_that_h5py_makes_of_them(make, check, libver):
+    group = check(make(one({"data": [True, False, True]}), libver=libver))
+    assert group["x"].dtype == bool
+    assert group["x"].notes == {}
+
+
+@LIBVER
+@pytest.mark.parametrize("padding", [h5t.STR_NULLTERM, h5t.STR_NULLPAD, h5t.STR_SPACEPAD])
+def test_what_follows_the_end_of_a_string_is_not_shown(make, check, write_raw, libver, padding):
+    texts = b"ab\0junab    a b   \0\0\0\0\0\0      123456 ab\0  "
+
+    def write(file):
+        for size in (1, 2, 3, 6, 42):
+            kind = h5t.C_S1.copy()
+            kind.set_size(size)
+            kind.set_strpad(padding)
+            write_raw(file, f"x{size}", kind, texts, (42 // size,))
+            record = h5t.create(h5t.COMPOUND, size + 3)
+            record.insert(b"text", 2, kind)
+            record.insert(b"number", 0, h5t.STD_U16BE)
+            data = b"".join(b"\1\2" + texts[i : i + size] + b"!" for i in range(0, 42, size))
+            write_raw(file, f"record{size}", record, data, (42 // size,))
+
+    check(make(write, libver=libver))
+
+
+@LIBVER
+@pytest.mark.parametrize("text", ["ascii", "caf\u00e9 \u4e2d\u6587", "", "long " * 1000])
+def test_strings_of_variable_length_are_kept_in_the_index(make, check, libver, text):
+    def write(file):
+        file["scalar"] = text
+        file["several"] = np.array([text, "", "b" + text], object)
+        file["table"] = np.array([[text, "x"], ["", text]], object)
+        file.create_dataset("none", (0, 3), h5py.string_dtype())
+        file.create_dataset("ascii", (3,), h5py.string_dtype("ascii"))
+
+    group = check(make(write, libver=libver))
+    for array in group.arrays.values():
+        assert array.dtype == object
+        assert [codec.name for codec in array.encodings[0].codecs] == ["vlen-utf8"]
+        assert array.manifest.virtual_count == array.manifest.missing_count == 0
+
+
+def test_strings_that_are_no_utf8_are_refused(make, check):
+    def write(file):
+        file["x"] = np.array([b"caf\xe9"], h5py.string_dtype("ascii"))
+
+    check(make(write), {"/x": "not UTF-8"})
+
+
+RECORDS = {
+    "packed": np.dtype([("a", "i1"), ("b", "<f8"), ("c", "S3")]),
+    "gaps": np.dtype([("a", "i1"), ("b", "<f8"), ("c", "S3")], align=True),
+    "any order": np.dtype(
+        {"names": ["b", "a"], "formats": ["<i4", "<i2"], "offsets": [4, 0], "itemsize": 12}
+    ),
+    "big-endian": np.dtype([("a", ">i4"), ("b", ">f8"), ("c", ">c16"), ("d", "?"), ("e", "<u2")]),
+    "nested": np.dtype([("a", "i1"), ("b", [("c", [("d", ">i2"), ("e", "<i4")]), ("f", ">i8")])]),
+    "arrays": np.dtype([("a", "<f4", (2, 3)), ("b", ">i2", (3,)), ("c", "S4", (2,))]),
+    "nested array": np.dtype([("a", [("b", ">i2"), ("c", "i1")], (2,)), ("d", ">f4")]),
+    "nested in array": np.dtype([("a", [("b", ">i2", (2,)), ("c", "S3", (2,))], (2, 2))]),
+    "dates": np.dtype([("a", "i1"), ("b", h5py.opaque_dtype("<M8[s]"))]),
+    "one": np.dtype([("a", ">i2")]),
+    "like complex": np.dtype([("r", "<i4"), ("i", "<i4")]),
+}
+
+
+@LIBVER
+@pytest.mark.parametrize("name", RECORDS)
+@pytest.mark.parametrize("count", [3, 10_000], ids=["kept in the index", "rearranged when read"])
+def test_records_are_packed_and_little_endian(make, scan, read, difference, libver, name, count):
+    dtype = RECORDS[name]
+    raw = np.random.default_rng(1).integers(65, 91, (count, dtype.itemsize), np.uint8)
+    raw[:, ::3] &= 1  # booleans must be 0 or 1
+    values = raw.view(dtype)[:, 0]
+
+    def write(file):
+        file["contiguous"] = values
+        for path, options in {
+            "chunked": {},
+            "filtered": {"compression": 1, "shuffle": True, "fletcher32": True},
+        }.items():
+            file.create_dataset(path, data=values, chunks=(-(-count // 3),), **options)
+        file.create_dataset("fill", (5,), dtype, fillvalue=values[0], chunks=(2,))
+        file["fill"][3] = values[1]
+
+    data = make(write, libver=libver)
+    group = scan(data)
+    assert group.report.skipped == ()
+    for path in ("contiguous", "chunked", "filtered"):
+        found = read(data, group[path])
+        assert difference(found, values) is None
+        assert ">" not in str(found.dtype)
+        assert found.dtype.itemsize == sum(
+            found.dtype[member].itemsize for member in found.dtype.names
+        )
+    expected = np.array([values[0]] * 3 + [values[1]] + [values[0]])
+    assert difference(read(data, group["fill"]), expected) is None
+
+
+@LIBVER
+def test_records_with_strings_of_variable_length_get_strings_of_the_longest(make, check, libver):
+    text = h5py.string_dtype()
+    dtype = np.dtype([("s", text), ("n", ">i4"), ("t", text), ("u", "S3"), ("v", ">f4", (2,))])
+    values = np.array(
+        [("a" * n, n, "t", b"uu", (n, 2)) for n in range(5)] + [("", 9, "", b"", (0, 0))], dtype
+    )
+
+    def write(file):
+        for path, options in {
+            "contiguous": {},
+            "chunked": {"chunks": (3,)},
+            "deflated": {"chunks": (3,), "compression": 1},
+        }.items():
+            file.create_dataset(path, data=values, **options)
+            file.create_dataset(f"{path}, never", (3,), dtype, **options)
+            file.create_dataset(f"{path}, once", (7,), dtype, **options)[5] = values[3]
+
+    group = check(make(write, libver=libver))
+    assert group["chunked"].dtype == np.dtype(
+        [("s", "S4"), ("n", "<i4"), ("t", "S1"), ("u", "S3"), ("v", "<f4", (2,))]
+    )
+
+
+def test_a_member_that_has_no_array_form_refuses_its_record(make, check):
+    def write(file):
+        for path, kind in {
+            "reference": h5py.ref_dtype,
+            "sequence": h5py.vlen_dtype("i4"),
+            "long double": np.longdouble,
+        }.items():
+            file.create_dataset(path, (2,), np.dtype([("a", "i4"), ("bad", kind)]))
+        inner = np.dtype([("s", h5py.string_dtype())])
+        file.create_dataset("nested", (2,), np.dtype([("bad", inner)]))
+        file["good"] = 1
+
+    check(
+        make(write),
+        {
+            "/reference": "member 'bad' holds object references",
+            "/sequence": "member 'bad' holds variable-length sequences",
+            "/long double": "member 'bad' holds floating point of 80 bits",
+            "/nested": "member 'bad' holds variable-length strings in an array or compound",
+        },
+    )
+
+
+@LIBVER
+@pytest.mark.parametrize("element", [">i4", "<f8", "S3", "?", [("a", ">i2"), ("b", "i1")]], ids=str)
+def test_array_datatypes_become_further_axes(make, check, libver, element):
+    dtype = np.dtype((np.dtype(element), (2, 3)))
+    rng = np.random.default_rng(2)
+    values = rng.integers(0, 2, 30 * dtype.base.itemsize, np.uint8).view(dtype.base)
+
+    def write(file):
+        for path, options in {
+            "contiguous": {},
+            "chunked": {"chunks": (2,)},
+            "filtered": {"chunks": (2,), "compression": 1, "shuffle": True},
+        }.items():
+            file.create_dataset(path, (5,), dtype, **options)[...] = values.reshape(5, 2, 3)
+        file.create_dataset("scalar", (), dtype)[...] = values[:6].reshape(2, 3)
+        file.create_dataset("never", (5,), dtype)
+
+    group = check(make(write, libver=libver))
+    assert group["chunked"].shape == (5, 2, 3)
+    assert group["chunked"].chunk_shape == (2, 2, 3)
+    assert group["scalar"].shape == (2, 3)
+
+
+def test_arrays_of_arrays_become_axes_of_all(make, check, write_raw):
+    inner = h5t.array_create(h5t.STD_I16BE, (3,))
+    kind = h5t.array_create(inner, (2,))
+    data = np.arange(24, dtype=">i2").tobytes()
+    group = check(make(stored_raw(write_raw, kind, data, (4,))))
+    assert group["x"].shape == (4, 2, 3)
+
+
+@LIBVER
+def test_opaque_bytes_stay_as_they_are(make, check, libver):
+    group = check(make(one({"data": np.array([b"ab", b"\0\xff"], "V3")}), libver=libver))
+    assert group["x"].dtype == np.dtype("V3")
+
+
+@LIBVER
+@pytest.mark.parametrize("dtype", ["<M8[s]", ">M8[ns]", "<m8[25us]", ">m8[D]"])
+def test_dates_and_durations_are_those_that_h5py_stores(make, scan, read, libver, dtype):
+    values = np.array([0, 10**9, "NaT"], dtype)
+    data = make(one({"data": values.astype(h5py.opaque_dtype(dtype))}), libver=libver)
+    array = scan(data)["x"]
+    assert array.dtype == np.dtype(dtype)
+    assert read(data, array).tobytes() == values.tobytes()
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [b"NUMPY:<i8", b"NUMPY:<a8", b"NUMPY:<M8[xx]", b"NUMPY:<M8", b"NUMPY:\xff", b"M8[s]", b""],
+)
+def test_other_tags_of_opaque_bytes_are_not_run_as_types(make, scan, write_raw, tag):
+    kind = h5t.create(h5t.OPAQUE, 8)
+    kind.set_tag(tag)
+    array = scan(make(stored_raw(write_raw, kind, bytes(16), (2,))))["x"]
+    assert array.dtype in (np.dtype("V8"), np.dtype("M8"))
+
+
+def test_bitfields_are_unsigned_integers(make, check, write_raw):
+    group = check(make(stored_raw(write_raw, h5t.STD_B16BE, bytes(range(6)), (3,))))
+    assert group["x"].dtype == np.dtype(">u2")
+
+
+@pytest.mark.parametrize("name", ["F32LE", "F32BE", "F64LE", "F64BE"])
+def test_complex_datatypes_of_the_latest_format_are_complex(make, check, write_raw, name):
+    kind = getattr(h5t, f"COMPLEX_IEEE_{name}").copy()
+    values = np.arange(4.0).astype(
+        ("<" if name.endswith("LE") else ">") + f"f{int(name[1:3]) // 8}"
+    )
+    group = check(make(stored_raw(write_raw, kind, values.tobytes(), (2,)), libver="latest"))
+    assert group["x"].dtype.kind == "c"
+
+
+def partial_integer():
+    kind = h5t.STD_I32LE.copy()
+    kind.set_precision(24)
+    return kind
+
+
+def odd_integer():
+    kind = h5t.STD_I32LE.copy()
+    kind.set_size(3)
+    return kind
+
+
+def odd_float():
+    kind = h5t.IEEE_F32LE.copy()
+    kind.set_fields(31, 20, 11, 0, 20)
+    return kind
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (partial_integer(), "integers of 24 bits at bit 0 in 4 bytes"),
+        (odd_integer(), "integers of 3 bytes"),
+        (odd_float(), "not IEEE 754"),
+        (h5t.py_create(np.longdouble), "floating point of 80 bits that is not IEEE 754"),
+        (h5t.UNIX_D32LE.copy(), "the HDF5 time datatype"),
+        (h5t.COMPLEX_IEEE_F16LE.copy(), "complex numbers that are no pairs of 4- or 8-byte floats"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_types_that_numpy_lacks_are_refused(make, check, write_raw, kind, reason):
+    def write(file):
+        write_raw(file, "x", kind, bytes(2 * kind.get_size()), (2,))
+        file["good"] = 1
+
+    check(make(write, libver="latest"), {"/x": reason})
+
+
+@LIBVER
+def test_references_and_sequences_are_refused(make, check, libver):
+    def write(file):
+        file["good"] = np.arange(3)
+        file["object"] = np.array([file["good"].ref], h5py.ref_dtype)
+        file["region"] = np.array([file["good"].regionref[0:2]], h5py.regionref_dtype)
+        file.create_dataset("sequence", (2,), h5py.vlen_dtype("i4"))[0] = [1, 2]
+
+    check(
+        make(write, libver=libver),
+        {
+            "/object": "object references, which mean nothing outside the file",
+            "/region": "region references",
+            "/sequence": "variable-length sequences",
+        },
+    )
+
+
+@LIBVER
+def test_committed_datatypes_are_looked_up(make, check, libver):
+    def write(file):
+        file["number"] = np.dtype(">i4")
+        file["record"] = np.dtype([("a", ">i2"), ("b", "S3")])
+        file["group/text"] = h5py.string_dtype()
+        file.create_dataset("x", data=[1, 2], dtype=file["number"])
+        file.create_dataset("y", (3,), dtype=file["record"])[1] = (1, b"ab")
+        file.create_dataset("z", data=["a", "bb"], dtype=file["group/text"])
+
+    group = check(make(write, libver=libver))
+    assert group["x"].dtype == np.dtype(">i4")
