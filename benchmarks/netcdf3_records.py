@@ -30,7 +30,7 @@ Offsets = dict[str, np.ndarray]
 
 
 def scan_with_byteatlas(path: Path) -> Any:
-    from byteatlas.scan import scan
+    from byteatlas.scanning import scan
 
     return scan(str(path))
 
