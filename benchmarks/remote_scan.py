@@ -54,6 +54,10 @@ ENOUGH_S = 10
 """Wall seconds of one contender's scans of a file after which it is not run again."""
 
 
+def counted(count: int | None, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
     """A file, and what its scan may take."""
@@ -82,8 +86,8 @@ class Counted:
     def verdicts(self, case: Case) -> str:
         """Say which limits are met."""
         compared = (
-            (self.rounds, case.rounds, f"<= {case.rounds} rounds"),
-            (self.requests, case.requests, f"<= {case.requests} requests"),
+            (self.rounds, case.rounds, f"<= {counted(case.rounds, 'round')}"),
+            (self.requests, case.requests, f"<= {counted(case.requests, 'request')}"),
             (self.size, case.size, f"<= {megabytes(case.size or 0)}"),
             (self.measured.least_wall_s, case.wall_s, f"<= {seconds(case.wall_s or 0)}"),
         )

@@ -7,7 +7,7 @@ import pytest
 
 from byteatlas.errors import Malformed, ShortRead
 from byteatlas.model import ByteRange, ByteRanges
-from byteatlas.steps import both, chase, run, run_async, together
+from byteatlas.steps import both, chase, from_head, run, run_async, together
 from byteatlas.testing.memory import MemoryReader
 
 DATA = bytes(range(100))
@@ -157,3 +157,43 @@ def test_both_drivers_do_the_same(reader):
 async def test_the_asynchronous_driver_costs_no_round_for_nothing(reader):
     assert await run_async(at_once(3), reader) == 3
     assert reader.rounds == 0
+
+
+def test_what_lies_in_the_head_is_answered_at_once(reader):
+    head = memoryview(DATA)[:10]
+    parser = from_head(read((2, 3), (7, 3), (5, 9), (0, 1)), head)
+    assert run(parser, reader) == [DATA[2:5], DATA[7:10], DATA[5:14], DATA[:1]]
+    assert (reader.rounds, reader.bytes_read) == (1, 9)
+
+
+def test_rows_in_the_head_are_answered_at_once(reader):
+    def rows(*offsets):
+        (found,) = yield [ByteRanges(np.array(offsets, np.uint64), 4)]
+        return np.asarray(found).tobytes()
+
+    head = memoryview(DATA)[:10]
+    assert run(from_head(rows(6, 0, 6), head), reader) == DATA[6:10] + DATA[:4] + DATA[6:10]
+    assert run(from_head(rows(), head), reader) == b""
+    assert reader.rounds == 0
+    assert run(from_head(rows(6, 7), head), reader) == DATA[6:10] + DATA[7:11]
+    assert reader.rounds == 1
+
+
+def test_a_parser_with_its_bytes_at_hand_joins_its_neighbours_later(reader):
+    head = memoryview(DATA)[:10]
+    near = read((0, 1), (1, 1), (50, 1))
+    far = read((60, 1))
+    assert run(both(from_head(near, head), from_head(far, head)), reader) == (
+        [DATA[:1], DATA[1:2], DATA[50:51]],
+        [DATA[60:61]],
+    )
+    assert reader.rounds == 1
+
+
+@pytest.mark.parametrize("request_", [ByteRange(95, 9), ByteRange(2**70, 1), ByteRange(5, -1)])
+def test_a_range_outside_the_head_is_left_to_the_reader(reader, request_):
+    def parse():
+        yield [request_]
+
+    with pytest.raises((ShortRead, OverflowError)):
+        run(from_head(parse(), memoryview(DATA)[:10]), reader)

@@ -16,9 +16,22 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Sequence
 from typing import Any, Protocol, TypeAlias, TypeVar
 
-from byteatlas.model import Buffer, Request
+import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["BatchReader", "Followers", "Steps", "both", "chase", "run", "run_async", "together"]
+from byteatlas.model import Buffer, ByteRange, Request
+
+__all__ = [
+    "BatchReader",
+    "Followers",
+    "Steps",
+    "both",
+    "chase",
+    "from_head",
+    "run",
+    "run_async",
+    "together",
+]
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -118,6 +131,46 @@ def chase(parsers: Iterable[Followers]) -> Steps[None]:
             return
         replies = ()
         replies = yield batch
+
+
+def from_head(parser: Steps[T], head: memoryview) -> Steps[T]:
+    """Answer a parser at once whenever all it asks for lies in bytes that are at hand.
+
+    In lockstep a parser waits for its neighbours. With this it goes on while the head has what it
+    needs, and joins them in a later step of its own chain.
+
+    Parameters
+    ----------
+    head : the first bytes of the source.
+    """
+    try:
+        asked = next(parser)
+        while True:
+            if all(_is_in(request, len(head)) for request in asked):
+                asked = parser.send([_cut(request, head) for request in asked])
+            else:
+                asked = parser.send((yield asked))
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+
+
+def _is_in(request: Request, size: int) -> bool:
+    if isinstance(request, ByteRange):
+        return 0 <= request.offset <= request.offset + request.length <= size
+    if not request.offsets.size:
+        return 0 <= request.length <= size
+    return 0 <= request.length <= int(request.offsets.max()) + request.length <= size
+
+
+def _cut(request: Request, head: memoryview) -> Buffer:
+    if isinstance(request, ByteRange):
+        return head[request.offset : request.offset + request.length]
+    places = len(head) - request.length + 1
+    everywhere: NDArray[np.uint8] = np.ndarray(
+        (places, request.length), np.uint8, head, strides=(1, 1)
+    )
+    return everywhere[request.offsets.astype(np.int64)]
 
 
 def run(steps: Steps[T], reader: BatchReader) -> T:

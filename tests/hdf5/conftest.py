@@ -82,7 +82,9 @@ def _write_raw(
 def _scan(
     data: bytes, *, head: int | None = None, reader: MemoryReader | None = None, **options: Any
 ) -> VirtualGroup:
-    window = Window(memoryview(data)[: len(data) if head is None else head], len(data))
+    if head is None:  # a reader that counts is given all to read but the superblock
+        head = len(data) if reader is None else 512
+    window = Window(memoryview(data)[:head], len(data))
     return run(scanner.scan(window, ScanOptions(**options)), reader or MemoryReader(data))
 
 

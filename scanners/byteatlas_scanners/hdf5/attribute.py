@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from byteatlas.errors import Malformed, Unsupported
-from byteatlas.steps import both
+from byteatlas.steps import both, from_head
 from byteatlas_scanners.hdf5.btree_v2 import read_btree_v2
 from byteatlas_scanners.hdf5.fractal_heap import open_heap, read_objects
 from byteatlas_scanners.hdf5.global_heap import GlobalHeap, parse_heap_ids
@@ -77,7 +77,8 @@ def read_dense_attributes(file: Hdf5File, body: memoryview) -> Steps[list[tuple[
     if file.undefined in (heap, index):
         return []
     found, tree = yield from both(
-        open_heap(file, heap), read_btree_v2(file, index, {ATTRIBUTES_BY_NAME})
+        from_head(open_heap(file, heap), file.head),
+        from_head(read_btree_v2(file, index, {ATTRIBUTES_BY_NAME}), file.head),
     )
     # Record: heap ID (8 bytes), message flags, creation order (4 bytes), hash of the name.
     created, hashed = (tree.records[:, at : at + 4].copy().view("<u4")[:, 0] for at in (9, 13))

@@ -19,6 +19,8 @@ class Hdf5File:
 
     size: int
     """Bytes in the window."""
+    head: memoryview = field(default=memoryview(b""), repr=False)
+    """Its first bytes, which are at hand: `byteatlas.steps.from_head`."""
     base: int = 0
     """Base address: every address in the file counts from here."""
     offset_size: int = 8

@@ -6,7 +6,7 @@ import struct
 from typing import TYPE_CHECKING, NamedTuple
 
 from byteatlas.errors import Malformed, Unsupported
-from byteatlas.steps import both
+from byteatlas.steps import both, from_head
 from byteatlas_scanners.hdf5.btree_v2 import read_btree_v2
 from byteatlas_scanners.hdf5.fractal_heap import open_heap, read_objects
 
@@ -77,7 +77,8 @@ def read_dense_links(file: Hdf5File, body: memoryview) -> Steps[list[Link]]:
     if file.undefined in (heap, index):
         return []
     found, tree = yield from both(
-        open_heap(file, heap), read_btree_v2(file, index, {LINKS_BY_NAME})
+        from_head(open_heap(file, heap), file.head),
+        from_head(read_btree_v2(file, index, {LINKS_BY_NAME}), file.head),
     )
     messages = yield from read_objects(file, found, tree.records[:, 4:])
     return [parse_link(file, message) for message in messages]

@@ -14,6 +14,7 @@ import numpy as np
 
 from byteatlas.errors import ByteatlasError, Malformed
 from byteatlas.model import Skipped
+from byteatlas.steps import from_head
 from byteatlas_scanners.hdf5.attribute import (
     RawAttribute,
     attribute_value,
@@ -113,6 +114,10 @@ class Objects:
         self._seen: set[int] = set()
         self.root = Object(-1, "")
 
+    def at_once(self, parser: Followers) -> Followers:
+        """Let a parser go on while the bytes at hand have what it asks for."""
+        return from_head(parser, self.file.head)
+
     def visit(self, address: int, path: str) -> Followers:
         """Read the header at an address; return the parsers of what it says."""
         item = self.by_address[address] = Object(address, path)
@@ -132,7 +137,7 @@ class Objects:
         except FAILURES as error:
             item.reason = reason_of(error)
             return ()
-        return (self._read_attributes(item, header), follow)
+        return (self.at_once(self._read_attributes(item, header)), self.at_once(follow))
 
     def _read_links(self, item: Object, header: list[Message]) -> Followers:
         """Read a group's links; return visits of the objects not seen yet."""
@@ -159,7 +164,7 @@ class Objects:
             if len(seen) > MAX_OBJECTS:
                 item.reason = f"more than {MAX_OBJECTS} objects"
                 break
-            followers.append(self.visit(address, f"{item.path}/{link.name}"))
+            followers.append(self.at_once(self.visit(address, f"{item.path}/{link.name}")))
         return followers
 
     def _read_dataset(self, item: Object, header: list[Message]) -> Followers:

@@ -46,11 +46,17 @@ def read_superblock(window: Window) -> Steps[tuple[Hdf5File, int]]:
         raise Malformed("superblock: the source ends inside it", offset=base)
     version = block[8]
     if version in (0, 1):
-        file, root = _version_0_1(block, base, window.size)
+        file, root = _version_0_1(block, base, window)
         return file, root
     if version not in (2, 3):
         raise Unsupported(f"superblock version {version}; 0 to 3 are known", offset=base)
-    file = Hdf5File(size=window.size, base=base, offset_size=block[9], length_size=block[10])
+    file = Hdf5File(
+        size=window.size,
+        head=window.head,
+        base=base,
+        offset_size=block[9],
+        length_size=block[10],
+    )
     width = file.offset_size
     end = 12 + 4 * width + 4
     verify(block[:end], "superblock", base)
@@ -61,14 +67,15 @@ def read_superblock(window: Window) -> Steps[tuple[Hdf5File, int]]:
     return file, root
 
 
-def _version_0_1(block: memoryview, base: int, size: int) -> tuple[Hdf5File, int]:
+def _version_0_1(block: memoryview, base: int, window: Window) -> tuple[Hdf5File, int]:
     leaf_k, internal_k = struct.unpack_from("<HH", block, 16)
     start, istore_k = 24, 32
     if block[8] == 1:
         (istore_k,) = struct.unpack_from("<H", block, 24)
         start = 28
     file = Hdf5File(
-        size=size,
+        size=window.size,
+        head=window.head,
         base=base,
         offset_size=block[13],
         length_size=block[14],

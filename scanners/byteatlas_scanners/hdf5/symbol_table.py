@@ -12,6 +12,7 @@ import numpy as np
 
 from byteatlas.errors import Malformed
 from byteatlas.model import ByteRanges, as_view
+from byteatlas.steps import both, from_head
 from byteatlas_scanners.hdf5.links import Link
 
 if TYPE_CHECKING:
@@ -28,39 +29,50 @@ SOFT_LINK = 2  # cache type of an entry
 def read_symbol_table(file: Hdf5File, body: memoryview) -> Steps[list[Link]]:
     """Read the links of a group from its symbol table message (IV.A.2.r).
 
-    One round for the B-tree's root and the heap's header, one for each further level of the
-    tree (the first brings the names too), and one for the symbol table nodes.
+    One round for each level of the B-tree and one for its symbol table nodes; the names, in a
+    heap, come in two of these.
     """
     tree, heap = file.offset_at(body, 0), file.offset_at(body, file.offset_size)
-    node_size = _node_size(file)
-    heap_range = file.span(heap, 8 + 2 * file.length_size + file.offset_size, "local heap")
-    root = file.span(tree, node_size, "group B-tree")
-    nodes, heap_head = yield [ByteRanges(np.array([root.offset], np.uint64), node_size), heap_range]
-    head = as_view(heap_head)
+    names, entries = yield from both(
+        from_head(_read_names(file, heap), file.head),
+        from_head(_read_entries(file, tree), file.head),
+    )
+    return _links(entries, names)
+
+
+def _read_names(file: Hdf5File, address: int) -> Steps[bytes]:
+    """Read the data segment of a local heap."""
+    where = file.span(address, 8 + 2 * file.length_size + file.offset_size, "local heap")
+    (reply,) = yield [where]
+    head = as_view(reply)
     if bytes(head[:4]) != b"HEAP":
         raise Malformed(
-            f"local heap: expected b'HEAP', found {bytes(head[:4])!r}", offset=heap_range.offset
+            f"local heap: expected b'HEAP', found {bytes(head[:4])!r}", offset=where.offset
         )
-    length = file.length_at(head, 8)
-    names_range = file.span(file.offset_at(head, 8 + 2 * file.length_size), length, "local heap")
-    names: memoryview | None = None
+    segment = file.offset_at(head, 8 + 2 * file.length_size)
+    (reply,) = yield [file.span(segment, file.length_at(head, 8), "local heap")]
+    return bytes(as_view(reply))
+
+
+def _read_entries(file: Hdf5File, address: int) -> Steps[NDArray[np.void]]:
+    """Read the entries of all symbol table nodes, level by level of the B-tree above them."""
+    size = _node_size(file)
+    root = file.span(address, size, "group B-tree")
+    offsets = np.array([root.offset], np.uint64)
+    (nodes,) = yield [ByteRanges(offsets, size)]
+    level, children = _children(file, np.asarray(nodes), offsets)
     seen = 1
-    level, children = _children(file, np.asarray(nodes), np.array([root.offset], np.uint64))
     while True:
-        size = node_size if level else _symbol_node_size(file)
+        size = _node_size(file) if level else _symbol_node_size(file)
         seen += children.size
         if seen * 8 > file.size:
             raise Malformed(
                 "group B-tree: more nodes than the source has room for", offset=root.offset
             )
         offsets = _inside(file, children, size)
-        if names is None:
-            nodes, data = yield [ByteRanges(offsets, size), names_range]
-            names = as_view(data)
-        else:
-            (nodes,) = yield [ByteRanges(offsets, size)]
+        (nodes,) = yield [ByteRanges(offsets, size)]
         if level == 0:
-            return _links(file, np.asarray(nodes), offsets, names)
+            return _entries(file, np.asarray(nodes), offsets)
         found, children = _children(file, np.asarray(nodes), offsets)
         if found != level - 1:
             raise Malformed(
@@ -122,9 +134,10 @@ def _children(
     return int(node["level"][0]), node["entries"]["child"][used].astype(np.uint64)
 
 
-def _links(
-    file: Hdf5File, nodes: NDArray[np.uint8], offsets: NDArray[np.uint64], names: memoryview
-) -> list[Link]:
+def _entries(
+    file: Hdf5File, nodes: NDArray[np.uint8], offsets: NDArray[np.uint64]
+) -> NDArray[np.void]:
+    """Return the used entries of symbol table nodes."""
     o = file.offset_size
     record = np.dtype(
         [
@@ -155,8 +168,11 @@ def _links(
             offset=int(offsets[first]),
         )
     used = np.arange(2 * file.group_leaf_k) < node["used"][:, None]
-    entries = node["entries"][used]
-    heap = bytes(names)
+    entries: NDArray[np.void] = node["entries"][used]
+    return entries
+
+
+def _links(entries: NDArray[np.void], heap: bytes) -> list[Link]:
     return [
         Link(_text(heap, name), target=_text(heap, soft))
         if cache == SOFT_LINK

@@ -54,7 +54,7 @@ def scan(window: Window, options: ScanOptions) -> Steps[VirtualGroup]:
     except (struct.error, IndexError, OverflowError) as error:
         raise Malformed(f"superblock: damaged ({error})", offset=0) from error
     objects = Objects(file, options)
-    yield from chase([objects.visit(root, "")])
+    yield from chase([objects.at_once(objects.visit(root, ""))])
     top = objects.by_address[root]
     if not top.is_group:
         raise Malformed(top.reason or "the root group's header is none of a group")
