@@ -1,5 +1,7 @@
 """Datatypes: each as h5py reads it, or refused with its reason."""
 
+import io
+
 import h5py
 import numpy as np
 import pytest
@@ -89,6 +91,11 @@ def test_strings_of_variable_length_are_kept_in_the_index(make, check, libver, t
         assert array.manifest.virtual_count == array.manifest.missing_count == 0
 
 
+def test_strings_end_at_a_null_byte_as_for_the_library(make, check):
+    data = make(lambda file: file.create_dataset("x", data=["before*after", "other"]))
+    check(data.replace(b"before*after", b"before\0after"))
+
+
 def test_strings_that_are_no_utf8_are_refused(make, check):
     def write(file):
         file["x"] = np.array([b"caf\xe9"], h5py.string_dtype("ascii"))
@@ -109,15 +116,19 @@ RECORDS = {
     "nested in array": np.dtype([("a", [("b", ">i2", (2,)), ("c", "S3", (2,))], (2, 2))]),
     "dates": np.dtype([("a", "i1"), ("b", h5py.opaque_dtype("<M8[s]"))]),
     "one": np.dtype([("a", ">i2")]),
+    "tail": np.dtype({"names": ["a"], "formats": ["<i4"], "offsets": [0], "itemsize": 7}),
     "like complex": np.dtype([("r", "<i4"), ("i", "<i4")]),
+    "half complex": np.dtype([("r", "<f2"), ("i", "<f2")]),
+    "complex the other way round": np.dtype([("i", "<f4"), ("r", "<f4")]),
 }
 
 
 @LIBVER
 @pytest.mark.parametrize("name", RECORDS)
-@pytest.mark.parametrize("count", [3, 10_000], ids=["kept in the index", "rearranged when read"])
-def test_records_are_packed_and_little_endian(make, scan, read, difference, libver, name, count):
+@pytest.mark.parametrize("is_large", [False, True], ids=["small", "large"])
+def test_records_are_packed_and_little_endian(make, scan, read, difference, libver, name, is_large):
     dtype = RECORDS[name]
+    count = 2**20 // dtype.itemsize + 10 if is_large else 3
     raw = np.random.default_rng(1).integers(65, 91, (count, dtype.itemsize), np.uint8)
     raw[:, ::3] &= 1  # booleans must be 0 or 1
     values = raw.view(dtype)[:, 0]
@@ -136,6 +147,10 @@ def test_records_are_packed_and_little_endian(make, scan, read, difference, libv
     group = scan(data)
     assert group.report.skipped == ()
     for path in ("contiguous", "chunked", "filtered"):
+        codecs = [codec.name for codec in group[path].encodings[0].codecs]
+        is_stored_so = group[path].dtype == dtype
+        assert ("byteatlas.convert" in codecs) == (is_large and not is_stored_so)
+        assert bool(group[path].manifest.inline) == (not is_large and not is_stored_so)
         found = read(data, group[path])
         assert difference(found, values) is None
         assert ">" not in str(found.dtype)
@@ -168,6 +183,30 @@ def test_records_with_strings_of_variable_length_get_strings_of_the_longest(make
     assert group["chunked"].dtype == np.dtype(
         [("s", "S4"), ("n", "<i4"), ("t", "S1"), ("u", "S3"), ("v", "<f4", (2,))]
     )
+
+
+@pytest.mark.parametrize("part", [h5t.IEEE_F32LE, h5t.IEEE_F64BE], ids=["<f4", ">f8"])
+@pytest.mark.parametrize("offsets", [(0, 8), (0, 12), (8, 0), (4, 16)], ids=str)
+def test_pairs_of_floats_named_r_and_i_are_complex_wherever_they_lie(
+    make, scan, read, difference, write_raw, part, offsets
+):
+    pair = h5t.create(h5t.COMPOUND, 24)
+    for name, offset in zip((b"r", b"i"), offsets, strict=True):
+        pair.insert(name, offset, part)
+    record = h5t.create(h5t.COMPOUND, 26)
+    record.insert(b"pair", 2, pair)
+    raw = np.random.default_rng(3).integers(0, 99, 26 * 5, np.uint8).tobytes()
+
+    def write(file):
+        write_raw(file, "x", pair, raw[:120], (5,))
+        write_raw(file, "record", record, raw, (5,))
+
+    data = make(write)
+    group = scan(data)
+    with h5py.File(io.BytesIO(data)) as file:
+        assert file["x"].dtype.kind == group["x"].dtype.kind == "c"
+        assert difference(read(data, group["x"]), file["x"][...]) is None
+        assert difference(read(data, group["record"]), file["record"][...]) is None
 
 
 def test_a_member_that_has_no_array_form_refuses_its_record(make, check):

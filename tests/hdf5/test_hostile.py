@@ -38,7 +38,7 @@ def new_style(file):
     """Write one of every structure of the latest format."""
     old_style(file)
     values = np.arange(60).reshape(6, 10)
-    for name, limits in {"one": (None, 10), "two": (None, None)}.items():
+    for name, limits in {"fixed": (6, 10), "one": (None, 10), "two": (None, None)}.items():
         file.create_dataset(name, data=values, chunks=(1, 2), maxshape=limits)
     for number in range(12):
         file.attrs[f"number {number}"] = number
@@ -143,6 +143,51 @@ def test_lies_under_a_right_checksum_give_our_error_or_a_group(
     with within(60):
         for _ in range(400):
             survives(lie(samples[name], rng), scan, read)
+
+
+def many_attributes(file):
+    attrs = file.create_dataset("x", data=1, track_order=True).attrs
+    for number in range(1500):
+        attrs[f"number {number}"] = np.arange(10)
+
+
+def large_attributes(file):
+    for number in range(8):
+        file.attrs[f"number {number}"] = np.arange(100)
+        file[f"after {number}"] = number  # so that the header cannot grow in its place
+
+
+@pytest.mark.parametrize(
+    ("write", "signature"),
+    [
+        (new_style, b"OHDR"),
+        (large_attributes, b"OCHK"),
+        (new_style, b"FRHP"),
+        (new_style, b"FHDB"),
+        (many_attributes, b"FHIB"),
+        (new_style, b"BTHD"),
+        (new_style, b"BTLF"),
+        (many_attributes, b"BTIN"),
+        (old_style, b"SMTB"),
+        (new_style, b"FAHD"),
+        (new_style, b"EAHD"),
+        (new_style, b"EAIB"),
+    ],
+)
+def test_a_damaged_structure_is_found_by_its_checksum(make, scan, set_property, write, signature):
+    def shared(fcpl):
+        set_property("H5Pset_shared_mesg_nindexes", fcpl, 1)
+        set_property("H5Pset_shared_mesg_index", fcpl, 0, 0x182A, 10)
+
+    data = make(write, create=shared if signature == b"SMTB" else None, libver="latest")
+    position = data.index(signature)
+    damaged = bytearray(data)
+    damaged[position + 16] ^= 4
+    try:
+        problems = [reason for _, reason in scan(bytes(damaged)).report.skipped]
+    except Malformed as error:
+        problems = [str(error)]
+    assert any("checksum" in problem for problem in problems), problems
 
 
 @pytest.mark.corpus

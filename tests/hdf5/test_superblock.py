@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 
 from byteatlas.errors import Malformed, Unsupported
-from byteatlas_scanners.hdf5.superblock import find_signature
+from byteatlas.scanners import Window
+from byteatlas.steps import run
+from byteatlas.testing.memory import MemoryReader
+from byteatlas_scanners.hdf5.superblock import find_signature, read_superblock
 
 
 def write_one_of_each(file):
@@ -85,11 +88,13 @@ def test_superblock_version_1_gives_the_size_of_chunk_btree_nodes(make, scan, ch
 def test_the_extension_gives_the_sizes_of_btree_nodes(make, check, set_property):
     def create(fcpl):
         set_property("H5Pset_istore_k", fcpl, 3)
-        set_property("H5Pset_sym_k", fcpl, 2, 3)
+        set_property("H5Pset_sym_k", fcpl, 2, 5)
 
     data = make(write_one_of_each, create=create, libver="v108")
     assert data[8] == 2
     check(data, NULL)
+    file, _ = run(read_superblock(Window(memoryview(data), len(data))), MemoryReader(data))
+    assert (file.istore_k, file.group_internal_k, file.group_leaf_k) == (3, 2, 5)
 
 
 @pytest.mark.parametrize("internal", [1, 2, 40])

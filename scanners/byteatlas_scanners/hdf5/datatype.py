@@ -326,7 +326,7 @@ def _compound(
 
 
 def _complex_pair(members: list[tuple[str, int, Datatype]], size: int) -> Datatype | None:
-    """Return complex for a compound (r, i) of two equal floats without gaps, as h5py does."""
+    """Return complex for a compound (r, i) of two equal floats, as h5py does."""
     if len(members) != 2:
         return None
     (real, at_real, first), (imaginary, at_imaginary, second) = members
@@ -334,9 +334,13 @@ def _complex_pair(members: list[tuple[str, int, Datatype]], size: int) -> Dataty
         return None
     if first.dtype != second.dtype or first.dtype.kind != "f" or first.shape or second.shape:
         return None
-    if (at_real, at_imaginary, size) != (0, first.size, 2 * first.size) or first.size < 4:
+    half = first.size
+    if half < 4:
         return None
-    return Datatype(size, np.dtype(f"{first.dtype.str[0]}c{size}"))
+    if (at_real, at_imaginary, size) == (0, half, 2 * half):
+        return Datatype(size, np.dtype(f"{first.dtype.str[0]}c{size}"))
+    moves = _member_moves(first, at_real, 0, 1) + _member_moves(second, at_imaginary, half, 1)
+    return Datatype(size, np.dtype(f"<c{2 * half}"), moves=tuple(moves))
 
 
 def _record(members: list[tuple[str, int, Datatype]], size: int) -> Datatype:

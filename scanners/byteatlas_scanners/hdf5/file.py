@@ -33,8 +33,6 @@ class Hdf5File:
     """K of the version 1 B-trees of groups."""
     istore_k: int = 32
     """K of the version 1 B-trees of chunks."""
-    page_size: int = 0
-    """Size of a page where the file's space is allocated in pages, else 0."""
     shared_table: tuple[int, int] | None = None
     """Address of the table of shared messages and the number of its indexes."""
     undefined: int = field(init=False)

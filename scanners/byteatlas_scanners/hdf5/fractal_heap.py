@@ -149,6 +149,8 @@ def _read_blocks(
         for (start, where), data in zip(direct, replies, strict=False):
             block = as_view(data)
             _check_block(block, b"FHDB", where.offset)
+            if table.has_checksums:
+                _verify_direct(file, table, block, where.offset)
             found.append((start, block))
         parents, replies = indirect, replies[len(direct) :]
         direct, indirect = [], []
@@ -168,6 +170,13 @@ def _check_block(block: memoryview, signature: bytes, offset: int) -> None:
             f"fractal heap: expected {signature!r} version 0, found {bytes(block[:5])!r}",
             offset=offset,
         )
+
+
+def _verify_direct(file: Hdf5File, table: _Table, block: memoryview, offset: int) -> None:
+    """Check a direct block, whose checksum counts as zeros and lies behind its header."""
+    start = 5 + file.offset_size + table.offset_width
+    stored = block[start : start + 4]
+    verify(b"".join([block[:start], bytes(4), block[start + 4 :], stored]), "fractal heap", offset)
 
 
 def _indirect_span(file: Hdf5File, table: _Table, address: int, rows: int) -> ByteRange:

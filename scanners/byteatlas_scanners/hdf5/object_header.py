@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from byteatlas.errors import Malformed, Unsupported
@@ -10,8 +11,6 @@ from byteatlas.model import as_view
 from byteatlas_scanners.hdf5.checksum import verify
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from byteatlas.model import ByteRange
     from byteatlas.steps import Steps
     from byteatlas_scanners.hdf5.file import Hdf5File
@@ -28,8 +27,18 @@ NIL = 0x00
 CONTINUATION = 0x10
 
 _prefix_1 = struct.Struct("<BxHII").unpack_from  # version, messages, references, size
-_message_1 = struct.Struct("<HHB3x").unpack_from  # type, size, flags
-_message_2 = struct.Struct("<BHB").unpack_from  # type, size, flags
+
+
+class _Form(NamedTuple):
+    """How a message begins: with its type, size and flags, and perhaps its creation order."""
+
+    width: int
+    unpack: Callable[[memoryview, int], tuple[int, int, int]]
+
+
+_VERSION_1 = _Form(8, struct.Struct("<HHB3x").unpack_from)
+_VERSION_2 = _Form(4, struct.Struct("<BHB").unpack_from)
+_VERSION_2_ORDERED = _Form(6, _VERSION_2.unpack)
 
 
 class Message(NamedTuple):
@@ -60,30 +69,14 @@ def read_header(file: Hdf5File, address: int) -> Steps[list[Message]]:
     first = file.guess(address, FIRST_READ, 16, "object header")
     (reply,) = yield [first]
     head = as_view(reply)
-    messages: list[Message] = []
-    blocks: list[ByteRange] = []
-    if bytes(head[:4]) == b"OHDR":
-        start, size, has_order = _prefix_version_2(head, first.offset)
-        total = start + size + 4
-        if total > len(head):
-            (reply,) = yield [file.span(address, total, "object header")]
-            head = as_view(reply)
+    form, start, end, total = _prefix(head, first.offset)
+    if total > len(head):
+        (reply,) = yield [file.span(address, total, "object header")]
+        head = as_view(reply)
+    if form is not _VERSION_1:
         verify(head[:total], "object header", first.offset)
-        _messages_version_2(
-            file, head[start : total - 4], first.offset + start, messages, blocks, has_order
-        )
-    else:
-        version, _count, _references, size = _prefix_1(head)
-        if version != 1:
-            raise Malformed(
-                f"object header: expected version 1 or 'OHDR', found {bytes(head[:4])!r}",
-                offset=first.offset,
-            )
-        if 16 + size > len(head):
-            (reply,) = yield [file.span(address, 16 + size, "object header")]
-            head = as_view(reply)
-        has_order = None
-        _messages_version_1(file, head[16 : 16 + size], first.offset + 16, messages, blocks)
+    messages: list[Message] = []
+    blocks = _split(file, head[start:end], first.offset + start, form, messages)
     seen = {first.offset}
     while blocks:
         wanted, blocks = blocks, []
@@ -92,101 +85,61 @@ def read_header(file: Hdf5File, address: int) -> Steps[list[Message]]:
                 raise Malformed("object header: continuation blocks repeat", offset=block.offset)
             seen.add(block.offset)
         for block, data in zip(wanted, (yield wanted), strict=True):
-            body = as_view(data)
-            if has_order is None:
-                _messages_version_1(file, body, block.offset, messages, blocks)
-                continue
-            if bytes(body[:4]) != b"OCHK":
-                raise Malformed(
-                    f"object header continuation: expected b'OCHK', found {bytes(body[:4])!r}",
-                    offset=block.offset,
-                )
-            verify(body, "object header continuation", block.offset)
-            _messages_version_2(file, body[4:-4], block.offset + 4, messages, blocks, has_order)
+            body, begins = as_view(data), block.offset
+            if form is not _VERSION_1:
+                if bytes(body[:4]) != b"OCHK":
+                    raise Malformed(
+                        f"object header continuation: expected b'OCHK', found {bytes(body[:4])!r}",
+                        offset=begins,
+                    )
+                verify(body, "object header continuation", begins)
+                body, begins = body[4:-4], begins + 4
+            blocks += _split(file, body, begins, form, messages)
     return messages
 
 
-def _prefix_version_2(head: memoryview, offset: int) -> tuple[int, int, bool]:
-    """Return where messages start, how many bytes they take, and whether they are numbered."""
+def _prefix(head: memoryview, offset: int) -> tuple[_Form, int, int, int]:
+    """Return the form of the messages, where they start and end, and the length of the block."""
+    if bytes(head[:4]) != b"OHDR":
+        version, _count, _references, size = _prefix_1(head)
+        if version != 1:
+            raise Malformed(
+                f"object header: expected version 1 or 'OHDR', found {bytes(head[:4])!r}",
+                offset=offset,
+            )
+        return _VERSION_1, 16, 16 + size, 16 + size
     version, flags = head[4], head[5]
     if version != 2:
         raise Unsupported(f"object header version {version}", offset=offset)
     start = 6 + (16 if flags & 0x20 else 0) + (4 if flags & 0x10 else 0)
     width = 1 << (flags & 3)
     size = int.from_bytes(head[start : start + width], "little")
-    return start + width, size, bool(flags & 0x04)
+    start += width
+    form = _VERSION_2_ORDERED if flags & 0x04 else _VERSION_2
+    return form, start, start + size, start + size + 4
 
 
-def _messages_version_2(
-    file: Hdf5File,
-    block: memoryview,
-    offset: int,
-    messages: list[Message],
-    blocks: list[ByteRange],
-    has_order: bool,  # noqa: FBT001  # a fact of the header, not a choice
-) -> None:
-    extra = 6 if has_order else 4
+def _split(
+    file: Hdf5File, block: memoryview, offset: int, form: _Form, messages: list[Message]
+) -> list[ByteRange]:
+    """Append the messages of one block to a list; return the blocks that continue it."""
+    blocks: list[ByteRange] = []
     position, end = 0, len(block)
-    while position + extra <= end:
-        kind, size, flags = _message_2(block, position)
-        position += extra
-        if position + size > end:
+    while position + form.width <= end:
+        kind, size, flags = form.unpack(block, position)
+        position += form.width
+        body = block[position : position + size]
+        if len(body) < size:
             raise Malformed(
                 "object header message: longer than its block", offset=offset + position
             )
-        _keep(
-            file,
-            kind,
-            flags,
-            block[position : position + size],
-            offset + position,
-            messages,
-            blocks,
-        )
+        if kind == CONTINUATION:
+            length = file.length_at(body, file.offset_size)
+            blocks.append(file.span(file.offset_at(body, 0), length, "object header continuation"))
+        elif kind != NIL:
+            messages.append(Message(kind, flags, body, offset + position))
         position += size
-
-
-def _messages_version_1(
-    file: Hdf5File,
-    block: memoryview,
-    offset: int,
-    messages: list[Message],
-    blocks: list[ByteRange],
-) -> None:
-    position, end = 0, len(block)
-    while position + 8 <= end:
-        kind, size, flags = _message_1(block, position)
-        position += 8
-        if position + size > end:
-            raise Malformed(
-                "object header message: longer than its block", offset=offset + position
-            )
-        _keep(
-            file,
-            kind,
-            flags,
-            block[position : position + size],
-            offset + position,
-            messages,
-            blocks,
-        )
-        position += size
-
-
-def _keep(
-    file: Hdf5File,
-    kind: int,
-    flags: int,
-    body: memoryview,
-    offset: int,
-    messages: list[Message],
-    blocks: list[ByteRange],
-) -> None:
-    if kind == CONTINUATION:
-        length = file.length_at(body, file.offset_size)
-        blocks.append(file.span(file.offset_at(body, 0), length, "object header continuation"))
-    elif kind != NIL:
-        messages.append(Message(kind, flags, body, offset))
+    return blocks
 
 
 def parse_body(parse: Callable[[memoryview], T], message: Message, what: str) -> T:

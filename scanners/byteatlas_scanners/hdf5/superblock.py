@@ -23,7 +23,6 @@ SIGNATURE = b"\x89HDF\r\n\x1a\n"
 SHARED_MESSAGE_TABLE = 0x0F
 BTREE_K_VALUES = 0x13
 DRIVER_INFO = 0x14
-FILE_SPACE_INFO = 0x17
 
 
 def find_signature(head: memoryview) -> int | None:
@@ -105,8 +104,6 @@ def _read_extension(file: Hdf5File, address: int) -> Steps[Hdf5File]:
             file = replace(
                 file, istore_k=istore_k, group_internal_k=internal_k, group_leaf_k=leaf_k
             )
-        elif message.type == FILE_SPACE_INFO:
-            file = replace(file, page_size=_page_size(file, body))
         elif message.type == SHARED_MESSAGE_TABLE:
             count = body[1 + file.offset_size]
             file = replace(file, shared_table=(file.offset_at(body, 1), count))
@@ -117,11 +114,3 @@ def _read_extension(file: Hdf5File, address: int) -> Steps[Hdf5File]:
                 hint="join its members first, for example with h5repart",
             )
     return file
-
-
-def _page_size(file: Hdf5File, body: memoryview) -> int:
-    """Read the file space page size (IV.A.2.x, message 0x0017); 0 unless the strategy is PAGE."""
-    version, strategy = body[0], body[1]
-    if version != 1 or strategy != 1:
-        return 0
-    return file.length_at(body, 3 + file.length_size)
