@@ -158,10 +158,8 @@ def _attribute_differences(ours: Mapping[str, Any], theirs: netCDF4.Dataset) -> 
     problems = [f"{name}: missing or surplus" for name in ours.keys() ^ set(theirs.ncattrs())]
     for name in ours.keys() & set(theirs.ncattrs()):
         one, other = ours[name], theirs.getncattr(name)
-        if isinstance(other, bytes):  # the fill value of characters
-            other = other.decode()
-        if isinstance(other, str | list):
-            is_same = type(one) is type(other) and one == other
+        if isinstance(other, str | bytes | list):
+            is_same = isinstance(one, type(other)) and one == other
         else:
             is_same = np.shape(one) == np.shape(other) and one.dtype == np.asarray(other).dtype
             is_same = is_same and one.tobytes() == np.asarray(other).tobytes()

@@ -279,10 +279,12 @@ class Objects:
             try:
                 if raw.name in BOOKKEEPING:
                     self._keep_bookkeeping(item, raw, datatype, dataspace)
-                else:
-                    item.attrs[raw.name] = attribute_value(
-                        self.file, datatype, dataspace, raw.data, self.heap
-                    )
+                    continue
+                value = attribute_value(self.file, datatype, dataspace, raw.data, self.heap)
+                if raw.name == "_FillValue" and datatype.is_fixed_string:
+                    # A value of characters, no text: bytes, as netCDF4 gives it.
+                    value = np.bytes_(raw.data[: dataspace.elements * datatype.size])
+                item.attrs[raw.name] = value
             except FAILURES as error:
                 item.skipped.append(Skipped(f"{item.path}@{raw.name}", reason_of(error)))
         return ()
