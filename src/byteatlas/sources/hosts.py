@@ -16,6 +16,9 @@ _LONGEST_ORDERED_PAUSE_S = 60.0
 _FORGOTTEN_AFTER_S = 60.0
 
 
+_jitter = random.SystemRandom()  # leaves the generator that everybody shares alone
+
+
 class Host:
     """What the requests to one host have seen of it. Lives on the event loop."""
 
@@ -50,7 +53,7 @@ class Host:
             return None
         if ordered_s is None:
             longest = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** (tries - 1))
-            return random.uniform(longest / 2, longest)  # noqa: S311  # jitter, not a secret
+            return _jitter.uniform(longest / 2, longest)
         ordered_s = min(ordered_s, _LONGEST_ORDERED_PAUSE_S)
         self._quiet_until = max(self._quiet_until, now + ordered_s)
         self._failing_since = self._failed_at = self._quiet_until
