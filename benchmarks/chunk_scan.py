@@ -54,8 +54,10 @@ KINDS = {
 
 
 def scan_with_byteatlas(path: Path) -> Any:
-    import byteatlas_scanners.hdf5  # noqa: F401  # which a scan imports when it first needs it
+    from byteatlas.scanners import find_scanner
     from byteatlas.scanning import scan
+
+    find_scanner(memoryview(b"\x89HDF\r\n\x1a\n"))  # imports the scanners, as a first scan does
 
     return lambda: scan(str(path))
 

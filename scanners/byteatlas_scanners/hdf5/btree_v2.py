@@ -6,8 +6,9 @@ The records are fixed-size and opaque here; what they mean is their readers' bus
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +20,17 @@ from byteatlas_scanners.hdf5.blocks import batches, locate, unsigned
 from byteatlas_scanners.hdf5.checksum import verify, verify_rows
 from byteatlas_scanners.hdf5.file import Hdf5File
 
-__all__ = ["BTreeV2", "read_btree_v2"]
+__all__ = ["BTreeV2", "read_btree_v2", "walk_btree_v2"]
+
+T = TypeVar("T")
 
 _HEADER = struct.Struct("<4sBBIHHBB")  # then root address, its records, all records, checksum
 _PREFIX = 6  # of a node: signature, version, type
 _OVERHEAD = 10  # prefix and checksum
 _NODE = "B-tree node"
+_PIECE = 2**20
+"""Bytes of nodes that are taken apart at once: what is made of them stays in the processor's
+cache."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,12 +71,32 @@ class _Level:
 
 
 def read_btree_v2(file: Hdf5File, address: int, kinds: Collection[int]) -> Steps[BTreeV2]:
-    """Read all records of a version 2 B-tree, in one round for the header and one for each level.
+    """Read all records of a version 2 B-tree; see `walk_btree_v2`."""
+    parts: list[tuple[int, NDArray[np.uint8]]]
+    parts = yield from walk_btree_v2(file, address, kinds, lambda kind, some: (kind, some))
+    return BTreeV2(parts[0][0], np.concatenate([records for _, records in parts]))
+
+
+def walk_btree_v2(
+    file: Hdf5File,
+    address: int,
+    kinds: Collection[int],
+    take: Callable[[int, NDArray[np.uint8]], T],
+) -> Steps[list[T]]:
+    """Hand the records of a version 2 B-tree over, some thousands at a time.
+
+    Takes one round for the header and one for each level.
 
     Parameters
     ----------
     address : of the tree's header.
     kinds : the types of records the caller can read.
+    take : called with the type of the records, and with one record a row, shape (count, record
+        size), not in the order of their keys: those of internal nodes come first.
+
+    Returns
+    -------
+    What `take` returned: first for no records, then for all there are.
 
     Raises
     ------
@@ -82,39 +108,40 @@ def read_btree_v2(file: Hdf5File, address: int, kinds: Collection[int]) -> Steps
     )
     (block,) = yield [where]
     head = _parse_header(file, block, where.offset, kinds)
-    records = np.empty((head.all_records, head.record_size), np.uint8)
+    taken = [take(head.kind, np.empty((0, head.record_size), np.uint8))]
     found = 0
     nodes_left = file.size // head.node_size
     addresses = np.array([head.root] if head.root_records else [], np.uint64)
     counts = np.array([head.root_records], np.int64)
+    step = max(1, _PIECE // head.node_size)
     for level in reversed(_levels(file, head, where.offset)):
         nodes_left -= addresses.size
         if nodes_left < 0:
             raise Malformed("B-tree has more nodes than fit the file", offset=where.offset)
         if (counts > level.max_records).any():
             raise Malformed("B-tree node has more records than fit it", offset=where.offset)
-        if found + counts.sum() > head.all_records:
+        found += int(counts.sum())
+        if found > head.all_records:
             raise Malformed("B-tree has more records than its header says", offset=where.offset)
         below = [np.empty((0, level.pointer_width), np.uint8)]
         start = 0
         for batch in batches(locate(file, addresses, head.node_size, _NODE), head.node_size):
-            (nodes,) = yield [batch]
-            nodes = np.asarray(nodes)
-            count = counts[start : start + len(nodes)]
-            start += len(nodes)
-            _verify_nodes(nodes, count, batch.offsets, head, level)
-            some = _records(nodes, count, head.record_size)
-            records[found : found + len(some)] = some
-            found += len(some)
-            if level.depth:
-                below.append(_pointers(nodes, count, head.record_size, level.pointer_width))
-            del nodes, some  # before the next batch comes
+            (block,) = yield [batch]
+            for first in range(0, len(block), step):
+                nodes = np.asarray(block)[first : first + step]
+                count = counts[start : start + len(nodes)]
+                start += len(nodes)
+                _verify_nodes(nodes, count, batch.offsets[first : first + step], head, level)
+                taken.append(take(head.kind, _records(nodes, count, head.record_size)))
+                if level.depth:
+                    below.append(_pointers(nodes, count, head.record_size, level.pointer_width))
+            del block, nodes  # before the next batch comes
         addresses, counts = _parse_pointers(np.concatenate(below), level)
     if found != head.all_records:
         raise Malformed(
             f"B-tree has {found} records, its header says {head.all_records}", offset=where.offset
         )
-    return BTreeV2(head.kind, records)
+    return taken
 
 
 def _parse_header(file: Hdf5File, block: Buffer, offset: int, kinds: Collection[int]) -> _Header:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from byteatlas.steps import Steps
-from byteatlas_scanners.hdf5.btree_v2 import read_btree_v2
+from byteatlas_scanners.hdf5.btree_v2 import walk_btree_v2
 from byteatlas_scanners.hdf5.chunks.elements import ElementType
 from byteatlas_scanners.hdf5.chunks.grid import ChunkGrid
 from byteatlas_scanners.hdf5.chunks.layout import ChunkColumns, ChunkLayout
@@ -26,10 +29,14 @@ def read_btree_v2_chunks(
     Malformed
         The tree breaks the specification, or its records do not fit the dataset.
     """
-    tree = yield from read_btree_v2(file, address, (_FILTERED if layout.is_filtered else _PLAIN,))
     rank = len(grid.shape)
-    size = tree.records.shape[1]
-    record = ElementType.of(file, layout, size, tail=[("scaled", "<u8", (rank,))])
-    records = tree.records.view(record.dtype)[:, 0]
-    index, inside = grid.locate([records["scaled"][:, axis] for axis in range(rank)])
-    return record.decode(records, index, inside)
+    kinds = (_FILTERED if layout.is_filtered else _PLAIN,)
+
+    def decode(_kind: int, raw: NDArray[np.uint8]) -> ChunkColumns:
+        record = ElementType.of(file, layout, raw.shape[1], tail=[("scaled", "<u8", (rank,))])
+        records = raw.view(record.dtype)[:, 0]
+        index, inside = grid.locate([records["scaled"][:, axis] for axis in range(rank)])
+        return record.decode(records, index, inside)
+
+    parts = yield from walk_btree_v2(file, address, kinds, decode)
+    return ChunkColumns.join(parts)
