@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["RawAttribute", "attribute_value", "read_dense_attributes", "split_attribute"]
 
 ATTRIBUTES_BY_NAME = 8  # type of the B-tree's records
+_prefix = struct.Struct("<BBHHH").unpack_from
 
 
 class RawAttribute(NamedTuple):
@@ -39,25 +40,23 @@ class RawAttribute(NamedTuple):
 
 def split_attribute(body: memoryview) -> RawAttribute:
     """Take an attribute message of version 1, 2 or 3 apart."""
-    version, flags = body[0], body[1]
+    version, flags, name_size, type_size, space_size = _prefix(body)
     if not 1 <= version <= 3:
         raise Unsupported(f"attribute message version {version}")
-    name_size, type_size, space_size = struct.unpack_from("<HHH", body, 2)
-    position = 9 if version == 3 else 8
-    step = 8 if version == 1 else 1
-    parts = []
-    for size in (name_size, type_size, space_size):
-        parts.append(body[position : position + size])
-        position += -(-size // step) * step
-    if position > len(body):
+    start = 9 if version == 3 else 8
+    fill = 7 if version == 1 else 0  # version 1 fills up each part to whole eight bytes
+    type_start = start + (name_size + fill & ~fill)
+    space_start = type_start + (type_size + fill & ~fill)
+    data_start = space_start + (space_size + fill & ~fill)
+    if data_start > len(body):
         raise Malformed("attribute: the message ends inside it")
-    name = bytes(parts[0]).partition(b"\0")[0].decode("utf-8", "backslashreplace")
+    name = bytes(body[start : start + name_size]).partition(b"\0")[0]
     is_plain = version == 1
     return RawAttribute(
-        name,
-        parts[1],
-        parts[2],
-        body[position:],
+        name.decode("utf-8", "backslashreplace"),
+        body[type_start : type_start + type_size],
+        body[space_start : space_start + space_size],
+        body[data_start:],
         is_datatype_shared=not is_plain and bool(flags & 1),
         is_dataspace_shared=not is_plain and bool(flags & 2),
     )

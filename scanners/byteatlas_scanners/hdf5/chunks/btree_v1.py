@@ -26,6 +26,8 @@ from byteatlas_scanners.hdf5.file import Hdf5File
 __all__ = ["read_btree_v1"]
 
 _CHUNK_NODE = 1
+_START, _USED = np.uint64(2**48 - 1), np.uint64(48)
+"""Of a node's first eight bytes: signature, type and level; then the number of entries used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class _Geometry:
         length = header + children * entry.itemsize + np.dtype(key).itemsize
         return cls(header, children, entry, length)
 
-    def entries(self, nodes: NDArray[np.uint8], used: NDArray[np.uint16]) -> NDArray[np.void]:
+    def entries(self, nodes: NDArray[np.uint8], used: NDArray[np.int64]) -> NDArray[np.void]:
         """Return the used entries of all nodes, one after the other."""
         body = nodes[:, self.header : self.header + self.children * self.entry.itemsize]
         entries: NDArray[np.void] = body.view(self.entry)
@@ -118,8 +120,9 @@ def _align(nodes: NDArray[np.uint8], cut: NDArray[np.uint64], length: int) -> ND
     """Move nodes that were asked for too far back to the front of their rows, and fill up."""
     if nodes.shape[1] < length:
         nodes = np.pad(nodes, ((0, 0), (0, length - nodes.shape[1])))
-    for row in np.flatnonzero(cut):
-        nodes[row] = np.pad(nodes[row, int(cut[row]) :], (0, int(cut[row])))
+    if cut.any():
+        for row in np.flatnonzero(cut):
+            nodes[row] = np.pad(nodes[row, int(cut[row]) :], (0, int(cut[row])))
     return nodes
 
 
@@ -129,13 +132,14 @@ def _check(
     cut: NDArray[np.uint64],
     level: int,
     geometry: _Geometry,
-) -> NDArray[np.uint16]:
+) -> NDArray[np.int64]:
     """Check the headers of one level's nodes and return how many entries of each are used."""
-    used: NDArray[np.uint16] = nodes[:, 6:8].view("<u2")[:, 0]
-    expected = np.frombuffer(b"TREE" + bytes([_CHUNK_NODE, level]), np.uint8)
-    end = geometry.header + used.astype(np.int64) * geometry.entry.itemsize
-    strange = (nodes[:, :6] != expected).any(axis=1)
-    strange |= (used > geometry.children) | (end + cut.astype(np.int64) > batch.length)
+    start: NDArray[np.uint64] = nodes[:, :8].view("<u8")[:, 0]
+    used = (start >> _USED).astype(np.int64)
+    expected = int.from_bytes(b"TREE" + bytes([_CHUNK_NODE, level]), "little")
+    room = (batch.length - geometry.header - cut.astype(np.int64)) // geometry.entry.itemsize
+    strange = (start & _START) != expected
+    strange |= used > np.minimum(room, geometry.children)
     if strange.any():
         first = int(strange.argmax())
         raise Malformed(
