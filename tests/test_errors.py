@@ -108,3 +108,16 @@ def test_the_outline_at_the_top_of_the_file_is_the_tree():
     outline = byteatlas.errors.__doc__
     for name in byteatlas.errors.__all__:
         assert f"{name} " in outline or f"{name}\n" in outline, name
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://[::1]:8000/a.nc?sig=secret", "http://[::1]:8000/a.nc"),
+        ("https://h/a.nc?sig=a::secret", "https://h/a.nc"),
+        ("zip://a::https://[fe80::1]/b.zip?sig=secret", "zip://a::https://[fe80::1]/b.zip"),
+        ("simplecache::https://u:secret@h/b?x=secret", "simplecache::https://h/b"),
+    ],
+)
+def test_no_part_of_a_query_is_taken_for_a_link_of_a_chain(url, shown):
+    assert without_query(url) == shown

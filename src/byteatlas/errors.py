@@ -4,9 +4,11 @@
     |- NotRecognised          no scanner knows these bytes, or two claim them
     |- Malformed              the bytes break their format's specification
     |- Unsupported            valid, but byte ranges (or this version) cannot express it
+    |  `- LimitExceeded       larger than the caller's limits allow
     |- MissingDependency      an optional package is needed; the message says which
     |- NotAllowed             an index asks for a source the caller did not allow
     |- Inconsistent           parts that should agree do not
+    |  `- Conflict            another writer was faster
     `- SourceError            the bytes could not be had
        |- SourceMissing       404, 410, no such file
        |- SourceDenied        401, 403, no permission
@@ -20,12 +22,15 @@ No source error is a ``FileNotFoundError`` or a ``KeyError``: array libraries ta
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import Self
 
 __all__ = [
     "ByteatlasError",
+    "Conflict",
     "Inconsistent",
+    "LimitExceeded",
     "Malformed",
     "MissingDependency",
     "NotAllowed",
@@ -38,6 +43,9 @@ __all__ = [
     "SourceMissing",
     "Unsupported",
 ]
+
+
+_BETWEEN_LINKS = re.compile(r"::(?![^\[\]/]*\])")
 
 
 class ByteatlasError(Exception):
@@ -68,7 +76,7 @@ class ByteatlasError(Exception):
     ) -> None:
         super().__init__(problem)
         self.problem = problem
-        self.url = url
+        self.url = None if url is None else without_query(url)
         self.path = path
         self.offset = offset
         self.length = length
@@ -109,14 +117,31 @@ def without_query(url: str) -> str:
     >>> without_query("zip://a.nc::https://example.org/b.zip?sig=secret")
     'zip://a.nc::https://example.org/b.zip'
     """
-    if "::" in url and "://" in url:
-        return "::".join(map(without_query, url.split("::")))
+    links = chain_links(url)
+    if len(links) > 1 and "://" in url:
+        return "::".join(map(without_query, links))
     scheme, separator, rest = url.partition("://")
     if not separator or scheme in ("file", "local"):
         return url
     rest = rest.partition("?")[0] if scheme in ("http", "https") else rest
     authority, slash, path = rest.partition("/")
     return scheme + separator + authority.rpartition("@")[2] + slash + path
+
+
+def chain_links(url: str) -> list[str]:
+    """Split a chained URL at each "::", but not within a host such as "[::1]" or a query string.
+
+    >>> chain_links("zip://a.nc::https://[::1]/b.zip?sig=x::y")
+    ['zip://a.nc', 'https://[::1]/b.zip?sig=x::y']
+    """
+    links: list[str] = []
+    for link in _BETWEEN_LINKS.split(url):
+        is_query = links and links[-1].startswith(("http://", "https://")) and "?" in links[-1]
+        if is_query and "://" not in link:
+            links[-1] += f"::{link}"
+        else:
+            links.append(link)
+    return links
 
 
 class NotRecognised(ByteatlasError, ValueError):
@@ -131,6 +156,10 @@ class Unsupported(ByteatlasError, NotImplementedError):
     """The bytes are valid, but no exact byte ranges can express them."""
 
 
+class LimitExceeded(Unsupported):
+    """It is larger, deeper or longer than the limits allow; the message names the limit."""
+
+
 class MissingDependency(ByteatlasError, ImportError):
     """An optional package is missing; the message carries the line that installs it."""
 
@@ -141,6 +170,10 @@ class NotAllowed(ByteatlasError, PermissionError):
 
 class Inconsistent(ByteatlasError, ValueError):
     """Parts that should agree do not."""
+
+
+class Conflict(Inconsistent):
+    """An index was replaced by another writer meanwhile, and is left as it is."""
 
 
 class SourceError(ByteatlasError, OSError):
@@ -156,7 +189,15 @@ class SourceDenied(SourceError):
 
 
 class SourceChanged(SourceError):
-    """The source is no longer what was indexed."""
+    """The source is no longer what was indexed.
+
+    Attributes
+    ----------
+    recorded, seen : the `Source` that was recorded and the one that was seen, where both are known.
+    """
+
+    recorded: object = None
+    seen: object = None
 
 
 class RangeIgnored(SourceError):

@@ -10,12 +10,15 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from os import PathLike
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from byteatlas.errors import Inconsistent, Malformed, without_query
+
+if TYPE_CHECKING:
+    from byteatlas.sources.guard import Guard
 
 __all__ = [
     "WHOLE",
@@ -81,9 +84,12 @@ class Source:
     size: int | None = None
     """Its length in bytes; None when an index does not say."""
     etag: str | None = None
-    """The ETag header as received, quotes and a weak mark included."""
+    """The ETag header as received, quotes and a weak mark included; for a local file what its
+    file system knows it by (`byteatlas.sources.identity`)."""
     last_modified: str | None = None
     """The Last-Modified header as received, or for a local file its mtime in nanoseconds."""
+    guard: Guard | None = field(default=None, compare=False, repr=False)
+    """What may be reached for it, where the network names it; kept in memory only."""
 
     @property
     def public_url(self) -> str:
@@ -131,6 +137,9 @@ class ChunkManifest:
     """Position in the array's table of encodings, shape (rows,); None means all 0."""
     inline: Mapping[int, bytes] = field(default_factory=dict)
     """Flat chunk index to chunk bytes, encoded by the array's first encoding."""
+    digest: NDArray[np.uint64] | None = None
+    """Digest of each row's bytes as they are stored (`byteatlas.read.digests`), shape (rows,);
+    None where the chunks are not sealed."""
 
     @classmethod
     def build(
@@ -317,6 +326,7 @@ class VirtualGroup:
         zarr_format: Literal[2, 3] = 2,
         keep_query: bool = False,
         storage_options: Mapping[str, Any] | None = None,
+        if_unchanged: str | None = None,
     ) -> None:
         """Write the group as an index file; see `byteatlas.index.write_json`."""
         from byteatlas.index import write_json  # noqa: PLC0415  # the one import to the right
@@ -327,6 +337,7 @@ class VirtualGroup:
             zarr_format=zarr_format,
             keep_query=keep_query,
             storage_options=storage_options,
+            if_unchanged=if_unchanged,
         )
 
     def __repr__(self) -> str:

@@ -175,6 +175,22 @@ def test_a_batch_from_the_cache_costs_no_round():
         batch = [ByteRange(200, 10), rows(300, 5, length=5)]
         for _ in range(3):
             assert is_right(batch, reader.read(batch))
-        assert (reader.trace.rounds, reader.trace.requests) == (2, 3)
+        assert (reader.trace.rounds, reader.trace.requests) == (2, 2)
         assert reader.facts.size == DATA.size
         assert str(server.url("a")) in repr(reader)
+
+
+def test_a_small_round_reads_on_and_a_large_one_does_not():
+    """What a structure points to is often near it."""
+    data = np.random.default_rng(5).integers(0, 256, 1_000_000, np.uint8).tobytes()
+    spread = np.arange(100_000, 1_000_000, 20_000, dtype=np.uint64)
+    with RangeServer({"a": data}) as server:
+        reader = CachedReader(open_source(server.url("a"), gap=0))
+        reader.read_head(100)
+        assert reader.read([ByteRange(50_000, 10)]) == [data[50_000:50_010]]
+        assert reader.read([ByteRange(50_010, 20_000)]) == [data[50_010:70_010]]
+        assert (reader.trace.rounds, reader.trace.requests) == (2, 2)
+        (found,) = reader.read([ByteRanges(spread, 4)])
+        assert found.tobytes() == b"".join(data[at : at + 4] for at in spread.tolist())
+        assert reader.trace.bytes_read == 100 + 2**15 + 4 * spread.size
+        assert reader.read([ByteRange(999_990, 10)]) == [data[-10:]]  # no further than there is

@@ -287,8 +287,8 @@ def test_a_server_that_is_down_for_a_while_is_waited_for(server):
 def test_a_server_that_stays_down_costs_its_patience_once(server):
     server.faults = [Fault(status=503)]
     source = open_source(server.url(NAME), policy=HASTY)
-    for tries in (r"\d", "1"):
-        with pytest.raises(SourceError, match=f"HTTP 503 .*, tried {tries} times") as caught:
+    for tries in (r"\d times", "1 time"):
+        with pytest.raises(SourceError, match=f"HTTP 503 .*, tried {tries} in") as caught:
             source.read([ByteRange(9, 5)])
         assert type(caught.value) is SourceError
         assert caught.value.offset == 9
@@ -448,7 +448,7 @@ def test_an_expected_identity_is_checked_with_the_first_answer(server):
     server.content = {NAME: DATA[::-1]}
     with pytest.raises(SourceChanged):
         open_source(server.url(NAME), expected=seen).read([ByteRange(0, 5)])
-    assert len(server.log) == 3
+    assert [entry.status for entry in server.log] == [206, 206, 412, 206]
 
 
 def test_the_body_of_a_changed_source_is_not_read(server):

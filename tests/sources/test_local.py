@@ -1,5 +1,7 @@
 import asyncio
 import os
+import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -171,3 +173,76 @@ def test_an_expected_identity_is_checked_with_the_first_read(path):
     with pytest.raises(SourceChanged):
         open_source(str(path), expected=seen).read([ByteRange(0, 5)])
     assert open_source(str(path), expected=seen).stat().size == len(DATA) - 1
+
+
+# --- the same file? ---
+
+
+def replaced(path, data, how):
+    """Put other bytes in place of a file's, with its size and modification time."""
+    before = path.stat()
+    time.sleep(0.02)  # the clock of some file systems ticks every 10 ms
+    if how == "renamed over":
+        other = path.with_suffix(".new")
+        other.write_bytes(data)
+        os.utime(other, ns=(before.st_atime_ns, before.st_mtime_ns))
+        other.rename(path)
+    else:
+        with path.open("r+b") as file:
+            file.write(data)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+
+
+@pytest.mark.parametrize("how", ["renamed over", "written over"])
+def test_a_file_that_is_replaced_with_its_size_and_time_kept_is_an_error(tmp_path, how):
+    path = tmp_path / "a.nc"
+    path.write_bytes(b"old bytes")
+    source = open_source(str(path))
+    source.read_head(5)
+    recorded = source.facts
+    replaced(path, b"new bytes", how)
+    for again in (source, open_source(str(path), expected=recorded)):
+        with pytest.raises(SourceChanged, match="replaced or changed all the same") as caught:
+            again.read([ByteRange(2, 3)])
+        assert (caught.value.url, caught.value.offset) == (str(path), 2)
+        assert caught.value.recorded.size == caught.value.seen.size == 9
+
+
+def test_a_copy_on_another_file_system_is_judged_by_size_and_time(tmp_path):
+    path = tmp_path / "a.nc"
+    path.write_bytes(b"old bytes")
+    source = open_source(str(path))
+    source.read_head(5)
+    place, _, rest = source.facts.etag.partition("-")
+    assert place.startswith("stat:")
+    elsewhere = replace(source.facts, etag=f"{place}0-1{rest}")
+    open_source(str(path), expected=elsewhere).read([ByteRange(2, 3)])
+    later = replace(elsewhere, last_modified="17")
+    with pytest.raises(SourceChanged, match="modified at"):
+        open_source(str(path), expected=later).read([ByteRange(2, 3)])
+
+
+def test_an_index_that_knows_only_size_and_time_is_still_read(tmp_path):
+    path = tmp_path / "a.nc"
+    path.write_bytes(b"old bytes")
+    source = open_source(str(path))
+    source.read_head(5)
+    known = replace(source.facts, etag=None)
+    open_source(str(path), expected=known).read([ByteRange(2, 3)])
+
+
+@pytest.mark.parametrize("fault", ["deleted", "truncated", "emptied"])
+def test_errors_of_a_local_file_say_where(tmp_path, fault):
+    path = tmp_path / "a.nc"
+    path.write_bytes(b"old bytes")
+    source = open_source(str(path))
+    source.read_head(5)
+    if fault == "deleted":
+        path.unlink()
+    else:
+        path.write_bytes(b"old" if fault == "truncated" else b"")
+    with pytest.raises(SourceMissing if fault == "deleted" else SourceChanged) as caught:
+        source.read([ByteRange(4, 2)])
+    assert f"{path}: " in str(caught.value)
+    assert "at byte 4 (0x4)" in str(caught.value)

@@ -115,3 +115,35 @@ def test_google_and_azure_urls_are_understood(server):
     azure = {"anon": True, "connection_string": f"BlobEndpoint={server.url('')[:-1]};AccountName=x"}
     for url in ("az://bucket/a.nc", "abfss://bucket@x.dfs.core.windows.net/a.nc"):
         assert bytes(open_source(url, storage_options=azure).read_head(5)) == DATA[:5]
+
+
+def test_a_body_that_breaks_off_is_resumed_after_what_arrived():
+    data = bytes(np.random.default_rng(0).integers(0, 256, 2**20, dtype=np.uint8))
+    with RangeServer({"bucket/a.nc": data}, faults=[Fault(cut=600_000, times=1)]) as server:
+        (got,) = open_s3(server).read([ByteRange(1000, 10**6)])
+        assert bytes(got) == data[1000:1_001_000]
+        first, second = (entry.range[0] for entry in server.log)
+        assert first == 1000
+        assert 601_000 - 2**18 <= second <= 601_000
+
+
+def test_a_dead_bucket_costs_one_budget(server):
+    server.faults = [Fault(status=503)]
+    hasty = Policy(first_pause_s=0.01, concurrency=8)
+    source = open_source(
+        "s3://bucket/a.nc",
+        storage_options={"anon": True, "client_kwargs": {"endpoint_url": server.url("")[:-1]}},
+        policy=hasty,
+        gap=0,
+    )
+    with pytest.raises(SourceError, match="503"):
+        source.read([ByteRanges(np.arange(0, 90_000, 1000, dtype=np.uint64), 10)])
+    assert len(server.log) <= 8 + 5
+
+
+@pytest.mark.parametrize(
+    "url", ["s3://host:80/a", "s3://a#b/k", "az://c@evil%2f.example/k", "s3://a?b/k", "s3://-/k"]
+)
+def test_a_bucket_that_could_spell_another_host_is_refused(url):
+    with pytest.raises(SourceError, match="does not name an object"):
+        open_source(url)

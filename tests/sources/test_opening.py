@@ -51,7 +51,8 @@ def test_the_public_names():
 
 def test_the_page_on_transport_runs(capsys):
     page = Path(__file__).parents[2] / "docs" / "transport.md"
-    (code,) = re.findall(r"^```python run\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```python run\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    code = "\n".join(blocks)
     exec(code, {})
     said = re.search(r"print\(source.trace\) +# (.*)", code)[1]
     assert capsys.readouterr().out.strip() == said

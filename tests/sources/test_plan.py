@@ -49,8 +49,21 @@ def test_of_too_many_gaps_only_the_smallest_are_fetched():
     assert spans(plan(*ranges, gap=100, waste=0)) == [(o, n) for o, n in ranges]
 
 
-def test_gaps_of_equal_width_are_fetched_all_or_not_at_all():
-    assert spans(plan((0, 1), (3, 1), (6, 1), gap=9, waste=3)) == [(0, 1), (3, 1), (6, 1)]
+def test_of_gaps_of_equal_width_as_many_are_fetched_as_the_bytes_allow():
+    ranges = [(0, 1), (3, 1), (6, 1)]
+    assert spans(plan(*ranges, gap=9, waste=4)) == [(0, 7)]
+    assert spans(plan(*ranges, gap=9, waste=3)) == [(0, 4), (6, 1)]
+    assert spans(plan(*ranges, gap=9, waste=1)) == ranges
+
+
+def test_narrow_gaps_may_cost_more_together_than_wide_ones():
+    ranges = [(n * 10, 8) for n in range(100)] + [(1050, 1)]  # 99 gaps of 2, one of 52
+    narrow = {"narrow": 2, "narrow_waste": 198}
+    assert spans(plan(*ranges, gap=60, waste=20, **narrow)) == [(0, 998), (1050, 1)]
+    assert len(spans(plan(*ranges, gap=60, waste=20))) == 91
+    assert len(spans(plan(*ranges, gap=60, waste=20, narrow=1, narrow_waste=999))) == 91
+    assert len(spans(plan(*ranges, gap=60, waste=20, narrow=2, narrow_waste=100))) == 51
+    assert spans(plan(*ranges, gap=60, waste=300, **narrow)) == [(0, 1051)]
 
 
 def test_no_ranges_make_an_empty_plan():

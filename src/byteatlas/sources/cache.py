@@ -46,7 +46,7 @@ class CachedReader:
     """
 
     def __init__(
-        self, source: ByteSource, *, limit: int = 64 * MIB, largest_batch: int = 8 * MIB
+        self, source: ByteSource, *, limit: int = 64 * MIB, largest_batch: int = 32 * MIB
     ) -> None:
         self.source = source
         self._limit = limit

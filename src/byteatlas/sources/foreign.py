@@ -23,6 +23,7 @@ from byteatlas.errors import (
 )
 from byteatlas.model import Source
 from byteatlas.sources import loop
+from byteatlas.sources.credentials import Options, Renewable
 from byteatlas.sources.remote import Fetch
 from byteatlas.sources.urls import redact
 
@@ -40,15 +41,28 @@ class FsspecTransport:
     time, for many of them share a position in a file.
     """
 
-    def __init__(self, url: str, storage_options: Mapping[str, Any]) -> None:
+    def __init__(self, url: str, storage_options: Options) -> None:
         self._url = url
         self._storage_options = storage_options
+        self._given: Mapping[str, Any] = {}
         self._opened: tuple[Any, str] | None = None  # fsspec has no types
         self._seen: Source | None = None
 
     async def get(self, fetch: Fetch) -> bytes:
         """Fetch one range. The source is looked at once, before the first range."""
-        fetch.tries = 1
+        try:
+            return await self._get(fetch)
+        except SourceDenied:
+            renewable = self._storage_options
+            if not isinstance(renewable, Renewable):
+                raise
+            if await asyncio.to_thread(renewable.renewed, self._given) is None:
+                raise
+            self._opened = self._seen = None
+            return await self._get(fetch)
+
+    async def _get(self, fetch: Fetch) -> bytes:
+        fetch.tries += 1
         if self._seen is None:
             self._seen = await self.head()
         fetch.meet(self._seen)
@@ -70,9 +84,13 @@ class FsspecTransport:
 
     async def _open(self) -> tuple[Any, str]:
         if self._opened is None:
+            options = self._storage_options
+            if isinstance(options, Renewable):
+                options = await asyncio.to_thread(options.current)
+            self._given = options
             # opening a chain may read an archive's directory
             fs, path = await self._guarded(
-                asyncio.to_thread(fsspec.core.url_to_fs, self._url, **self._storage_options)
+                asyncio.to_thread(fsspec.core.url_to_fs, self._url, **options)
             )
             self._opened = fs, path
         return self._opened

@@ -9,31 +9,51 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from base64 import b64encode
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from http import HTTPStatus
-from netrc import NetrcParseError, netrc
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
+from typing import Any, NamedTuple
 
 import aiohttp
 import yarl
 
-from byteatlas.errors import ShortRead, SourceError
+from byteatlas.errors import RangeIgnored, ShortRead, SourceChanged, SourceError, without_query
 from byteatlas.model import Source
 from byteatlas.sources import loop
+from byteatlas.sources.credentials import Options, Renewable
+from byteatlas.sources.guard import Guard
 from byteatlas.sources.hosts import Host, retry_after
-from byteatlas.sources.http_answers import Body, body_promised, identity_in, phrase
-from byteatlas.sources.options import HttpOptions
-from byteatlas.sources.remote import Fetch, Policy
-from byteatlas.sources.urls import follow, http_url
-from byteatlas.version import __version__
+from byteatlas.sources.http_answers import (
+    SPARE,
+    Body,
+    body_promised,
+    conditions_for,
+    encoding_of,
+    identity_in,
+    is_confirmed,
+    is_web_page,
+    phrase,
+)
+from byteatlas.sources.http_body import Truncated, read_body, read_encoded
+from byteatlas.sources.http_session import Route, origin_of, route_to, session_for
+from byteatlas.sources.options import HttpOptions, http_options
+from byteatlas.sources.places import Place
+from byteatlas.sources.remote import Fetch, Policy, given_up
+from byteatlas.sources.resolving import InternalAddress, internal_addresses
+from byteatlas.sources.urls import follow, http_url, with_params
 
 __all__ = ["HttpTransport"]
 
 _MOST_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_REFUSALS = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
+_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504, *range(506, 600)})
+_NO_CONDITIONS = frozenset({400, 405, 412, 501})
+"""Statuses by which a server may mean that it does not take conditions."""
+_PROGRESS = 64 * 2**10
+"""After so many bytes more, tries are counted anew."""
+_MOST_WAYS = 16
+_SINGLE = ("Content-Range", "ETag")
 
 
 class _Failure(Exception):
@@ -44,13 +64,17 @@ class _Failure(Exception):
         self.ordered_s = ordered_s
 
 
-class _Truncated(Exception):
-    """The body ended early; what arrived is kept."""
+class _Less(Exception):
+    """The server sends less at a time than was asked for."""
+
+
+class _Renewed(Exception):
+    """There are other credentials than those that were refused."""
 
 
 _TRANSIENT = (
     _Failure,
-    _Truncated,
+    Truncated,
     TimeoutError,
     ConnectionError,
     aiohttp.ClientConnectionError,
@@ -58,101 +82,227 @@ _TRANSIENT = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Route:
-    """What goes with every request to one origin."""
+class _Way(NamedTuple):
+    """How one place is asked."""
 
-    headers: Mapping[str, str]
-    proxy: str | None
+    url: yarl.URL
+    route: Route
+    guard: Guard | None
+    reach: frozenset[str] | None
+    """Internal addresses that may be connected to; None means any."""
 
 
 class HttpTransport:
     """One URL of a web server."""
 
-    def __init__(self, url: str, options: HttpOptions, policy: Policy) -> None:
-        self._url, user = http_url(url)
-        self._options = options if user is None else options.with_login(user)
+    def __init__(
+        self, url: str, storage_options: Options, policy: Policy, guard: Guard | None = None
+    ) -> None:
+        self._url, self._user = http_url(url)
+        self._origin = origin_of(self._url)
         self._policy = policy
+        self._patience = policy.patience
+        self._guard = guard
+        self._renewable = storage_options if isinstance(storage_options, Renewable) else None
+        self._given: Mapping[str, Any] | None = None  # Any: the caller's options
+        self._options = HttpOptions()
+        if isinstance(storage_options, Mapping):
+            self._use(storage_options)
         self._moved_to: str | None = None
-        self._routes: dict[str, _Route] = {}
+        self._ways: dict[str, _Way] = {}
+        self._conditions: tuple[Source | None, Mapping[str, str]] = (None, {})
+        self._whole: bytes | None = None
+        self._whole_lock = asyncio.Lock()
+
+    def _use(self, given: Mapping[str, Any]) -> None:
+        options = http_options(given)
+        self._options = options if self._user is None else options.with_login(self._user)
+        self._given, self._ways, self._moved_to = given, {}, None
+
+    async def _ready(self) -> None:
+        if self._renewable is not None and self._given is None:
+            self._use(await asyncio.to_thread(self._renewable.current))
 
     async def get(self, fetch: Fetch) -> bytes:
         """Fetch one range, trying again and resuming as `Policy` allows."""
-        host = loop.shared(("host", _origin(self._url)), Host)
+        host = loop.shared(("host", self._origin), Host)
+        patience = self._patience
         parts: list[bytes] = []
         began = time.monotonic()
+        failures, had = 0, 0
+        await self._ready()
         while True:
+            turn = host.free_turn() or await host.turn()
+            if turn is None:
+                raise given_up(fetch, host.problem, time.monotonic() - began)
             fetch.tries += 1
-            await host.ready()
             try:
-                await self._receive(fetch, parts)
+                await self._receive(fetch, parts, host)
+            except (_Renewed, _Less):
+                pause = 0.0
             except _TRANSIENT as error:
-                _refuse_hopeless(error)
-                pause = host.pause_after(
-                    fetch.tries,
-                    getattr(error, "ordered_s", None),
-                    most_tries=self._policy.tries,
-                    patience_s=self._policy.patience_s,
-                )
-                if pause is None:
-                    raise self._given_up(fetch, parts, error, time.monotonic() - began) from None
-                await asyncio.sleep(pause)
+                self._refuse_hopeless(error)
+                problem, seconds = self._describe(error, fetch, parts), time.monotonic() - began
+                ordered_s = getattr(error, "ordered_s", None)
+                have = sum(map(len, parts))
+                if have - had >= _PROGRESS:  # who gets on may be resumed again and again
+                    failures, began = 0, time.monotonic()
+                    host.succeeded()
+                failures, had = failures + 1, have
+                is_out = host.failed(turn, problem, ordered_s, patience)
+                if is_out or failures >= patience.tries or seconds > patience.total_s:
+                    kind = ShortRead if isinstance(error, Truncated) else SourceError
+                    raise given_up(fetch, problem, seconds, kind) from None
+                pause = patience.pause(failures) if ordered_s is None else 0.0
+            except SourceError:
+                host.succeeded()  # it answered
+                raise
             except aiohttp.ClientError as error:
                 raise SourceError(f"no HTTP came back ({type(error).__name__})") from None
             else:
                 host.succeeded()
+                if self._renewable is not None and self._given is not None:
+                    self._renewable.worked(self._given)
                 return parts[0] if len(parts) == 1 else b"".join(parts)
+            finally:
+                host.end(turn)
+            await asyncio.sleep(pause)
 
-    async def _receive(self, fetch: Fetch, parts: list[bytes]) -> None:
+    async def _receive(self, fetch: Fetch, parts: list[bytes], host: Host) -> None:
         """Send one request for what is still missing, and append what arrives."""
         have = sum(map(len, parts))
         offset = fetch.offset + have
         length = None if fetch.length is None else fetch.length - have
-        last = "" if length is None else offset + length - 1
-        answer = await self._ask("GET", {"Range": f"bytes={offset}-{last}"})
+        if self._whole is not None:
+            return self._take_from(self._whole, fetch, offset, length, parts)
+        given = self._given
+        answer = await self._ask_for(fetch, offset, length, host)
         try:
             fetch.status = answer.status
-            if answer.status >= 500 or answer.status == HTTPStatus.TOO_MANY_REQUESTS:
+            if answer.status in _PASSING:
                 ordered_s = retry_after(answer.headers.get("Retry-After"))
                 raise _Failure(phrase(answer.status), ordered_s)
-            seen = identity_in(self._url, answer.status, answer.headers)
-            if answer.status in (200, 206, 416):  # others are not about the source's bytes
-                fetch.meet(seen)
+            if answer.status in _REFUSALS:
+                await self._renew(fetch, given)
+            self._meet(fetch, answer)
             body = body_promised(
                 answer.status,
                 answer.headers,
                 offset=offset,
                 length=length,
                 may_end=fetch.may_end,
-                size=fetch.size if seen.size is None else seen.size,
+                size=fetch.known.size,
+                spare=max(SPARE, self._options.allow_full_download - (length or 0)),
             )
-            end = body.offset + body.length if seen.size is None else seen.size
+            is_encoded = "Content-Encoding" in answer.headers and encoding_of(answer.headers)
+            is_large = body.length - (length or 0) > SPARE and not is_encoded
+            if answer.status == HTTPStatus.OK and is_large:
+                data = await self._download(answer, body)
+                return self._take_from(data, fetch, offset, length, parts)
+            end = body.offset + body.length if fetch.known.size is None else fetch.known.size
             if length is None or fetch.may_end:
                 length = end - offset if length is None else min(length, end - offset)
                 fetch.length, fetch.may_end = have + length, False
-            await _read_body(answer, body, offset, length, parts)
+            idle_s = self._policy.idle_s
+            if is_encoded:
+                data = await read_encoded(answer, body.length, idle_s)
+                if len(data) != body.length:
+                    raise RangeIgnored(
+                        f"the gzipped body holds {len(data)} bytes, expected {body.length}"
+                    )
+                parts.append(data[offset - body.offset :][:length])
+            else:
+                upto = min(length, body.offset + body.length - offset)
+                await read_body(answer, body, offset, upto, parts, idle_s)
+            if body.offset + body.length < offset + length:
+                raise _Less
         finally:
             answer.release()  # closes the connection where the body was not read to its end
 
+    async def _ask_for(
+        self, fetch: Fetch, offset: int, length: int | None, host: Host
+    ) -> aiohttp.ClientResponse:
+        """Ask for a range of the source that is known, and of no other.
+
+        Where the condition fails, the range is asked for once more without one: the answer shows
+        what the source is now, or that the server does not understand conditions.
+        """
+        last = "" if length is None else offset + length - 1
+        headers = {"Range": f"bytes={offset}-{last}"}
+        conditions = self._conditions_for(fetch.known) if host.takes_conditions else {}
+        answer = await self._ask("GET", {**headers, **conditions})
+        refused = answer.status
+        if not conditions or refused not in _NO_CONDITIONS:
+            return answer
+        answer.release()
+        fetch.tries += 1
+        known = fetch.known
+        answer = await self._ask("GET", headers)
+        if answer.status == HTTPStatus.PRECONDITION_FAILED:
+            answer.release()
+            raise _changed(known, None)
+        if answer.status in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
+            try:
+                seen = self._meet(fetch, answer)
+                is_sure = refused != HTTPStatus.PRECONDITION_FAILED
+                if not is_sure and not is_confirmed(known, seen, conditions):
+                    raise _changed(known, seen)
+            except SourceError:
+                answer.release()
+                raise
+            host.takes_conditions = False
+        return answer
+
+    def _conditions_for(self, known: Source) -> Mapping[str, str]:
+        if known is not self._conditions[0]:
+            self._conditions = known, conditions_for(known)
+        return self._conditions[1]
+
+    def _meet(self, fetch: Fetch, answer: aiohttp.ClientResponse) -> Source:
+        """Compare an answer with what is known of the source, where it is about its bytes."""
+        for name in _SINGLE:
+            values = answer.headers.getall(name, ())
+            if len(values) > 1 and len(set(values)) > 1:
+                raise RangeIgnored(f"the answer has several headers {name}, and they differ")
+        seen = identity_in(self._url, answer.status, answer.headers)
+        if answer.status in (200, 206, 416) and not is_web_page(answer.status, answer.headers):
+            fetch.known = fetch.meet(seen)
+        return seen
+
+    async def _renew(self, fetch: Fetch, refused: Mapping[str, Any] | None) -> None:
+        """Get other credentials, once for each range; raise _Renewed when there are some."""
+        if self._renewable is None or refused is None or fetch.is_renewed:
+            return
+        fetch.is_renewed = True
+        given = await asyncio.to_thread(self._renewable.renewed, refused)
+        if given is None:
+            return
+        if given is not self._given:
+            self._use(given)
+        raise _Renewed
+
+    async def _download(self, answer: aiohttp.ClientResponse, body: Body) -> bytes:
+        """Fetch the whole file, once for all ranges: the caller allows it."""
+        async with self._whole_lock:
+            if self._whole is None:
+                parts: list[bytes] = []
+                await read_body(answer, body, 0, body.length, parts, self._policy.idle_s)
+                self._whole = b"".join(parts)
+            return self._whole
+
+    def _take_from(
+        self, whole: bytes, fetch: Fetch, offset: int, length: int | None, parts: list[bytes]
+    ) -> None:
+        end = len(whole) if length is None else offset + length
+        if end > len(whole) and not fetch.may_end:
+            raise ShortRead(f"the source ends at byte {len(whole)}", offset=offset, length=length)
+        parts.append(whole[offset:end])
+
     async def _ask(self, method: str, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
         """Send a request, following redirects; the last place that worked is asked first."""
-        options, policy = self._options, self._policy
-        session = loop.shared(
-            ("http", options, policy.concurrency, policy.idle_s),
-            lambda: _new_session(options, policy),
-            aiohttp.ClientSession.close,
-        )
         started_at = url = self._moved_to or self._url
         for _ in range(_MOST_REDIRECTS + 1):
-            route = self._route(url)
-            answer = await session.request(
-                method,
-                yarl.URL(url, encoded=True),
-                headers={**route.headers, **headers},
-                proxy=route.proxy,
-                ssl=options.ssl,
-                allow_redirects=False,
-            )
+            answer = await self._ask_at(url, method, headers)
             if answer.status not in _REDIRECTS:
                 break
             answer.release()
@@ -167,122 +317,98 @@ class HttpTransport:
         self._moved_to = None if url == self._url else url
         return answer
 
-    def _route(self, url: str) -> _Route:
-        origin = _origin(url)
-        if origin not in self._routes:
-            own = origin == _origin(self._url)
-            self._routes[origin] = _Route(
-                headers=_headers(self._options, origin, own=own),
-                proxy=self._options.proxy or (_proxy(origin) if self._options.trust_env else None),
+    async def _ask_at(
+        self, url: str, method: str, headers: Mapping[str, str]
+    ) -> aiohttp.ClientResponse:
+        """Send a request to one place, if it may be reached."""
+        way = self._ways.get(url) or await self._way_to(url)
+        options = self._options
+        try:
+            return await session_for(options, self._policy, way.reach).request(
+                method,
+                way.url,
+                headers={**way.route.headers, **headers},
+                proxy=way.route.proxy,
+                ssl=options.ssl,
+                allow_redirects=False,
             )
-        return self._routes[origin]
+        except aiohttp.ClientConnectorDNSError as error:
+            if way.guard is not None and isinstance(error.os_error, InternalAddress):
+                problem = f"its host has the address {error.os_error.address}, which is not public"
+                raise way.guard.refusal(url, problem) from None
+            raise
 
-    def _given_up(
-        self, fetch: Fetch, parts: list[bytes], error: Exception, seconds: float
-    ) -> SourceError:
-        tried = f"tried {fetch.tries} times in {seconds:.1f} s"
-        if isinstance(error, _Truncated):
-            have = sum(map(len, parts))
-            problem = f"the body ends after {have} of {fetch.length} bytes"
-            return ShortRead(f"{problem}, {tried}", offset=fetch.offset, length=fetch.length)
-        return SourceError(
-            f"{self._describe(error)}, {tried}", offset=fetch.offset, length=fetch.length
-        )
+    async def _way_to(self, url: str) -> _Way:
+        """Judge a place by its name, and note how to ask there."""
+        options, guard = self._options, self._guard
+        is_own = origin_of(url) == self._origin
+        if guard is None and not is_own:
+            guard = await self._guard_of_redirects()
+        if guard is not None:
+            guard.check(url)
+        route = route_to(url, options, own=is_own)
+        # What a proxy is asked for it resolves itself; names were judged all the same.
+        reach = None if guard is None or route.proxy else guard.reach(url)
+        spelt = with_params(url, options.params) if is_own else url
+        if len(self._ways) > _MOST_WAYS:  # signatures that expired
+            self._ways.clear()
+        way = self._ways[url] = _Way(yarl.URL(spelt, encoded=True), route, guard, reach)
+        return way
 
-    def _describe(self, error: Exception) -> str:
+    async def _guard_of_redirects(self) -> Guard | None:
+        """Return what a redirect may lead to: from a public place to public places only."""
+        place = Place.of(self._url)
+        if place.is_internal or await internal_addresses(place.host):
+            return None
+        return Guard(self._url, is_redirect=True)
+
+    def _describe(self, error: Exception, fetch: Fetch, parts: list[bytes]) -> str:
         """Say what happened, without the URL that some messages carry."""
         if isinstance(error, _Failure):
             return str(error)
+        if isinstance(error, Truncated):
+            return f"the body ends after {sum(map(len, parts))} of {fetch.length} bytes"
         if isinstance(error, TimeoutError):
             return f"silence for {self._policy.idle_s:g} s"
         if isinstance(error, OSError) and error.strerror:
             return error.strerror
         return "the connection was closed"
 
+    def _refuse_hopeless(self, error: Exception) -> None:
+        """Raise at once what no further try can mend."""
+        if isinstance(error, aiohttp.ClientConnectorDNSError):
+            cause = error.os_error
+            if isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_AGAIN:
+                return
+            raise SourceError("no such host", hint="check the URL") from None
+        if isinstance(error, aiohttp.ClientConnectorCertificateError):
+            reason = getattr(error.certificate_error, "verify_message", "not trusted")
+            raise SourceError(f"the server's certificate is refused: {reason}") from None
+
     async def head(self) -> Source:
         """Return how the source looks now: HEAD, or one byte where that is refused."""
+        await self._ready()
         try:
             answer = await self._ask("HEAD", {})
             answer.release()
         except (TimeoutError, ConnectionError, aiohttp.ClientError) as error:
-            _refuse_hopeless(error)
+            self._refuse_hopeless(error)
         else:
             seen = identity_in(self._url, answer.status, answer.headers)
-            encoded = answer.headers.get("Content-Encoding")
-            if answer.status == HTTPStatus.OK and seen.size is not None and not encoded:
+            if answer.status == HTTPStatus.OK and seen.size is not None:
                 return seen
         sightings: list[Source] = []
-        await self.get(Fetch(0, 1, may_end=True, meet=sightings.append))
+
+        def meet(seen: Source) -> Source:
+            sightings.append(seen)
+            return seen
+
+        await self.get(Fetch(0, 1, may_end=True, known=Source(self._url), meet=meet))
         return sightings[-1]
 
 
-async def _read_body(
-    answer: aiohttp.ClientResponse, body: Body, offset: int, length: int, parts: list[bytes]
-) -> None:
-    """Append the bytes from `offset` on; raise _Truncated where some of them did not come."""
-    at = body.offset
-    end = offset + length
-    try:
-        async for piece in answer.content.iter_any():
-            start, at = at, at + len(piece)
-            if at > body.offset + body.length:
-                raise SourceError(f"the body is longer than the {body.length} bytes promised")
-            if start >= offset and at <= end:
-                parts.append(piece)
-            elif at > offset and start < end:
-                parts.append(piece[max(offset - start, 0) : end - start])
-    except (ConnectionError, aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
-        if isinstance(error, TimeoutError):
-            raise
-        raise _Truncated from error
-    if at < end:
-        raise _Truncated
-
-
-def _new_session(options: HttpOptions, policy: Policy) -> aiohttp.ClientSession:
-    idle_s = policy.idle_s
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, limit_per_host=policy.concurrency),
-        timeout=options.timeout
-        or aiohttp.ClientTimeout(total=None, sock_connect=idle_s, sock_read=idle_s),
-        auto_decompress=False,
-    )
-
-
-def _origin(url: str) -> str:
-    return "/".join(url.split("/", 3)[:3])
-
-
-def _headers(options: HttpOptions, origin: str, *, own: bool) -> dict[str, str]:
-    """Return the headers for one origin: the user's go to the URL's own origin alone."""
-    result = {"User-Agent": f"byteatlas/{__version__}", "Accept-Encoding": "identity"}
-    if own:
-        result |= dict(options.headers)
-    if options.trust_env and "authorization" not in map(str.lower, result):
-        try:
-            login = netrc().authenticators(urlsplit(origin).hostname or "")
-        except (OSError, NetrcParseError):
-            login = None
-        if login:
-            pair = f"{login[0]}:{login[2]}".encode()
-            result["Authorization"] = "Basic " + b64encode(pair).decode()
-    return result
-
-
-def _proxy(origin: str) -> str | None:
-    parts = urlsplit(origin)
-    if proxy_bypass(parts.hostname or ""):
-        return None
-    return getproxies().get(parts.scheme)
-
-
-def _refuse_hopeless(error: Exception) -> None:
-    """Raise at once what no further try can mend."""
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
-        cause = error.os_error
-        if isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_AGAIN:
-            return
-        raise SourceError("no such host", hint="check the URL") from None
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        reason = getattr(error.certificate_error, "verify_message", "not trusted")
-        raise SourceError(f"the server's certificate is refused: {reason}") from None
+def _changed(recorded: Source, seen: Source | None) -> SourceChanged:
+    problem = f"the source changed: {phrase(412)}, asked for the source that was there before"
+    error = SourceChanged(problem, hint="scan it again")
+    error.recorded, error.seen = replace(recorded, url=without_query(recorded.url)), seen
+    return error

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from byteatlas.errors import ShortRead, SourceDenied, SourceError, SourceMissing
 from byteatlas.model import WHOLE, Buffer, ByteRange, ByteRanges, Request, Source
-from byteatlas.sources.identity import check_identity
+from byteatlas.sources.identity import check_identity, local_etag
 from byteatlas.sources.plan import Span, check_inside, outside
 from byteatlas.sources.trace import Trace
 
@@ -55,27 +55,22 @@ class LocalSource:
         return self._known
 
     @contextmanager
-    def _opened(self) -> Iterator[tuple[int, int]]:
+    def _opened(self, offset: int | None = None) -> Iterator[tuple[int, int]]:
         """Open the file and compare it with what was seen before; yield handle and size."""
         try:
-            # Opening a pipe must not wait for somebody to write into it.
-            handle = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-            try:
-                yield handle, self._meet(os.fstat(handle))
-            finally:
-                os.close(handle)
+            with _handle_of(self._path) as handle:
+                seen = _sighting(self.url, handle)
+                self._known = check_identity(self._known, seen)
+                assert seen.size is not None  # a file's is always known
+                yield handle, seen.size
         except SourceError as error:
-            raise error.at(url=self.url) from error.__cause__
+            raise error.at(url=self.url, offset=offset) from error.__cause__
         except OSError as error:
-            raise _translated(error).at(url=self.url) from error
-
-    def _meet(self, status: os.stat_result) -> int:
-        self._known = check_identity(self._known, _sighting(self.url, status))
-        return status.st_size
+            raise _translated(error).at(url=self.url, offset=offset) from error
 
     def read_head(self, length: int) -> memoryview:
         """Return the first bytes, fewer where the file is shorter."""
-        with self._opened() as (handle, size):
+        with self._opened(0) as (handle, size):
             head = memoryview(_read_range(handle, 0, min(length, size)))
         self.trace.add(rounds=1, requests=1, bytes_read=len(head))
         return head
@@ -84,7 +79,7 @@ class LocalSource:
         """Read a batch of ranges; rows are read straight into their array."""
         result: list[Buffer] = []
         requests = bytes_read = 0
-        with self._opened() as (handle, size):
+        with self._opened(_first_offset(batch)) as (handle, size):
             for request in batch:
                 check_inside(request, size)
                 if isinstance(request, ByteRange):
@@ -117,7 +112,7 @@ class LocalSource:
     ) -> Iterator[tuple[int, Buffer]]:
         """Yield (row, bytes) for each row, in order; a length of `WHOLE` means to the end."""
         self.trace.add(rounds=1)
-        with self._opened() as (handle, size):
+        with self._opened(int(offset[0]) if offset.size else None) as (handle, size):
             rows = zip(offset.tolist(), length.tolist(), strict=True)
             for row, (first, count) in enumerate(rows):
                 data = _read_range(handle, first, _wanted(first, count, size))
@@ -129,7 +124,7 @@ class LocalSource:
         return await asyncio.to_thread(self._read_one, offset, length)
 
     def _read_one(self, offset: int, length: int) -> Buffer:
-        with self._opened() as (handle, size):
+        with self._opened(offset) as (handle, size):
             data = _read_range(handle, offset, _wanted(offset, length, size))
         self.trace.add(rounds=1, requests=1, bytes_read=len(data))
         return data
@@ -137,7 +132,8 @@ class LocalSource:
     def stat(self) -> Source:
         """Return how the file looks now, comparing it with nothing."""
         try:
-            return _sighting(self.url, Path(self._path).stat())
+            with _handle_of(self._path) as handle:
+                return _sighting(self.url, handle)
         except SourceError as error:
             raise error.at(url=self.url) from None
         except OSError as error:
@@ -147,10 +143,31 @@ class LocalSource:
         """Do nothing: no file stays open."""
 
 
-def _sighting(url: str, status: os.stat_result) -> Source:
+@contextmanager
+def _handle_of(path: str) -> Iterator[int]:
+    # Opening a pipe must not wait for somebody to write into it.
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _sighting(url: str, handle: int) -> Source:
+    status = os.fstat(handle)
     if not S_ISREG(status.st_mode):
         raise SourceError("not a regular file")
-    return Source(url, status.st_size, None, str(status.st_mtime_ns))
+    etag = local_etag(status, handle)
+    return Source(url, status.st_size, etag, str(status.st_mtime_ns))
+
+
+def _first_offset(batch: Sequence[Request]) -> int | None:
+    for request in batch:
+        if isinstance(request, ByteRange):
+            return request.offset
+        if request.offsets.size:
+            return int(request.offsets[0])
+    return None
 
 
 def _translated(error: OSError) -> SourceError:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from byteatlas.errors import Unsupported
 from byteatlas.model import Source
 from byteatlas.sources.byte_source import ByteSource
+from byteatlas.sources.credentials import Options, options_for
+from byteatlas.sources.guard import Guard
 from byteatlas.sources.local import LocalSource
 from byteatlas.sources.remote import Policy, RemoteSource, Transport
 from byteatlas.sources.trace import Trace
@@ -22,7 +24,7 @@ __all__ = ["open_source"]
 def open_source(
     url: str,
     *,
-    storage_options: Mapping[str, Any] | None = None,
+    storage_options: Options | Callable[[], Mapping[str, Any]] | None = None,
     expected: Source | None = None,
     trace: Trace | None = None,
     gap: int | None = None,
@@ -36,7 +38,9 @@ def open_source(
         A path, or a URL: ``file``, ``http``, ``https``, ``s3``, ``gs``, ``az`` (and their other
         names), or anything that fsspec knows, chained URLs included.
     storage_options
-        As fsspec's filesystem for this protocol takes them.
+        As fsspec's filesystem for this protocol takes them; under prefixes of URLs, those that
+        concern this one; or a function that returns them, and is called once more when the
+        server refuses what it gave. (Any: each protocol's own.)
     expected
         How the source looked to a scan; every answer is compared with it.
     trace
@@ -58,26 +62,29 @@ def open_source(
     if not is_chained(url) and scheme_of(url) in ("", "file", "local"):
         _refuse_options(url, storage_options)
         return LocalSource(url, expected=expected, trace=trace)
-    transport = _transport(url, storage_options or {}, policy)
+    guard = expected.guard if expected else None
+    transport = _transport(url, options_for(url, storage_options), policy, guard)
     return RemoteSource(url, transport, policy=policy, expected=expected, trace=trace)
 
 
-def _refuse_options(url: str, storage_options: Mapping[str, Any] | None) -> None:
-    unknown = set(storage_options or ()) - {"auto_mkdir"}
+def _refuse_options(url: str, storage_options: object) -> None:
+    given = storage_options if isinstance(storage_options, Mapping) else {}
+    unknown = {name for name in given if "://" not in name} - {"auto_mkdir"}
     if unknown:
         raise Unsupported(
             f"storage options {sorted(unknown)} have no meaning for a local file", url=url
         )
 
 
-def _transport(url: str, storage_options: Mapping[str, Any], policy: Policy) -> Transport:
+def _transport(
+    url: str, storage_options: Options, policy: Policy, guard: Guard | None
+) -> Transport:
     scheme = scheme_of(url)
     if not is_chained(url):
         if scheme in ("http", "https"):
             from byteatlas.sources.http import HttpTransport  # noqa: PLC0415  # heavy
-            from byteatlas.sources.options import http_options  # noqa: PLC0415
 
-            return HttpTransport(url, http_options(storage_options), policy)
+            return HttpTransport(url, storage_options, policy, guard)
         from byteatlas.sources.object_store import (  # noqa: PLC0415  # heavy
             SCHEMES,
             ObjectStoreTransport,

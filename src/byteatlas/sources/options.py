@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeAlias
+from urllib.parse import urlencode
 
 from byteatlas.errors import Unsupported
 
@@ -93,6 +94,10 @@ class HttpOptions:
     """As aiohttp takes it: False to check nothing, an ssl.SSLContext, a Fingerprint."""
     timeout: Any = None
     """An aiohttp.ClientTimeout in place of the one that `Policy` gives."""
+    params: str = ""
+    """Added to the query string of the URL, and of no other that a redirect names."""
+    allow_full_download: int = 0
+    """A server without ranges may send files of at most so many bytes whole."""
 
     def __repr__(self) -> str:  # headers may hold secrets
         return f"HttpOptions(headers={[name for name, _ in self.headers]})"
@@ -121,6 +126,8 @@ def http_options(storage_options: Mapping[str, Any]) -> HttpOptions:
         "proxy": _as("proxy"),
         "timeout": _timeout,
         "trust_env": _flag("trust_env"),
+        "params": _params,
+        "allow_full_download": lambda value: {"allow_full_download": int(value or 0)},
         "encoded": lambda _: {},  # what is encoded is kept so anyway
     }
     headers: list[tuple[str, str]] = []
@@ -147,6 +154,11 @@ def _login(value: Any) -> Config:
 def _cookies(value: Any) -> Config:
     text = "; ".join(f"{name}={content}" for name, content in dict(value or {}).items())
     return {"headers": (("Cookie", text),)} if text else {}
+
+
+def _params(value: Any) -> Config:
+    text = value.lstrip("?") if isinstance(value, str) else urlencode(dict(value or {}))
+    return {"params": text}
 
 
 def _timeout(value: Any) -> Config:

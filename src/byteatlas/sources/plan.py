@@ -125,9 +125,17 @@ def outside(offset: int, length: int, size: int | None) -> ShortRead:
 
 
 def plan_reads(
-    offset: NDArray[np.int64], length: NDArray[np.int64], *, gap: int = 0, waste: int = _LARGEST
+    offset: NDArray[np.int64],
+    length: NDArray[np.int64],
+    *,
+    gap: int = 0,
+    waste: int = _LARGEST,
+    narrow: int = 0,
+    narrow_waste: int = 0,
 ) -> ReadPlan:
     """Merge ranges that touch, overlap, or lie at most `gap` bytes apart.
+
+    A gap is worth fetching while its bytes cost less than another request does.
 
     Parameters
     ----------
@@ -137,6 +145,9 @@ def plan_reads(
         Bytes between two ranges that are rather fetched than left out.
     waste
         Where all gaps together exceed so many bytes, only the smallest ones are fetched.
+    narrow, narrow_waste
+        Gaps of at most `narrow` bytes are fetched up to `narrow_waste` bytes together, should
+        that be more than `waste`.
     """
     if not offset.size:
         return ReadPlan(offset, length, offset)
@@ -146,7 +157,9 @@ def plan_reads(
     hole = start[1:] - end[:-1]
     is_first = np.empty(start.size, bool)
     is_first[0] = True
-    is_first[1:] = hole > _affordable(hole, gap, waste)
+    is_first[1:] = hole > 0
+    wide = np.flatnonzero((hole > 0) & (hole <= gap))
+    is_first[1 + wide[_affordable(hole[wide], waste, narrow, narrow_waste)]] = False
     first = np.flatnonzero(is_first)
     span_offset = start[first]
     span_length = end[np.append(first[1:], start.size) - 1] - span_offset
@@ -156,15 +169,17 @@ def plan_reads(
     return ReadPlan(span_offset, span_length, position)
 
 
-def _affordable(hole: NDArray[np.int64], gap: int, waste: int) -> int:
-    """Return the widest gap to fetch."""
-    gaps = hole[(hole > 0) & (hole <= gap)]
-    if int(gaps.sum()) <= waste:
-        return gap
-    gaps.sort()
-    fitting = int(np.searchsorted(np.cumsum(gaps), waste, side="right"))
-    # of several gaps of the same width, all are fetched or none
-    return int(gaps[fitting]) - 1
+def _affordable(
+    gaps: NDArray[np.int64], waste: int, narrow: int, narrow_waste: int
+) -> NDArray[np.intp]:
+    """Return the positions of the gaps to fetch, the smallest first."""
+    order = np.argsort(gaps, kind="stable")
+    total = np.cumsum(gaps[order])
+    count = int(np.searchsorted(total, waste, side="right"))
+    if count < gaps.size:
+        cheap = int(np.searchsorted(gaps[order], narrow, side="right"))
+        count = max(count, min(cheap, int(np.searchsorted(total, narrow_waste, side="right"))))
+    return order[:count]
 
 
 def split_spans(plan: ReadPlan, largest: int) -> tuple[list[int], list[int]]:

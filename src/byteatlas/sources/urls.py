@@ -7,9 +7,9 @@ from os import PathLike, fspath
 from pathlib import Path
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
-from byteatlas.errors import SourceError
+from byteatlas.errors import SourceError, chain_links
 
-__all__ = ["absolute_url", "follow", "http_url", "is_chained", "redact", "scheme_of"]
+__all__ = ["absolute_url", "follow", "http_url", "is_chained", "redact", "scheme_of", "with_params"]
 
 # Everything a request line may carry as it is; "%" is looked at by itself.
 _LEGAL = "!$&'()*+,;=:@/?[]~-._%"
@@ -20,8 +20,10 @@ _USER = re.compile(r"(?<=://)[^/\s@]*@")
 
 def is_chained(url: str) -> bool:
     """Tell whether a URL is a chain in fsspec's words, such as ``zip://a.nc::https://host/b``."""
-    first, separator, rest = url.partition("::")
-    return bool(separator) and ("://" in rest or _is_protocol(first))
+    if "::" not in url:
+        return False
+    first, *rest = chain_links(url)
+    return bool(rest) and (any("://" in link for link in rest) or _is_protocol(first))
 
 
 def _is_protocol(name: str) -> bool:
@@ -70,6 +72,13 @@ def http_url(url: str) -> tuple[str, str | None]:
         raise SourceError("the URL has no valid host", url=url)
     path = quote(_LONE_PERCENT.sub("%25", path), safe=_LEGAL)
     return f"{scheme.lower()}://{host}/{path}", unquote(user) if user else None
+
+
+def with_params(url: str, params: str) -> str:
+    """Return a URL with more of a query string, encoded already."""
+    if not params:
+        return url
+    return f"{url}{'&' if '?' in url else '?'}{params}"
 
 
 def follow(url: str, location: str | None) -> str:

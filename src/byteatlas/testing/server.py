@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gzip
 import os
 import socket
 import struct
@@ -12,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from email.utils import formatdate
+from email.utils import formatdate, parsedate_to_datetime
 from fnmatch import fnmatchcase
 from hashlib import blake2b
 from pathlib import Path
@@ -23,12 +24,14 @@ __all__ = ["Fault", "Logged", "RangeServer"]
 
 _REASONS = {
     200: "OK", 206: "Partial Content", 302: "Found", 403: "Forbidden", 404: "Not Found",
-    405: "Method Not Allowed", 410: "Gone", 416: "Range Not Satisfiable",
-    429: "Too Many Requests", 500: "Internal Server Error", 503: "Service Unavailable",
+    405: "Method Not Allowed", 410: "Gone", 412: "Precondition Failed",
+    416: "Range Not Satisfiable", 429: "Too Many Requests", 500: "Internal Server Error",
+    503: "Service Unavailable",
 }  # fmt: skip
 
 
 _SLICE = 2**18
+_SLOW_SLICE = 2**16
 
 
 @dataclass(slots=True)
@@ -63,16 +66,26 @@ class Fault:
     """It strikes so often; None means for ever."""
     for_s: float | None = None
     """It strikes for so long after its first time; None means for ever."""
+    having: str = ""
+    """It strikes only requests with this header, in lower case."""
     status: int | None = None
     """Answer with this status and a short text instead of the file."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """Added to the answer, in place of headers of the same name; an empty value removes one."""
+    more_headers: Sequence[tuple[str, str]] = ()
+    """Added to the answer beside headers of the same name."""
     body: bytes | None = None
     """Sent instead of the file's bytes, with its own Content-Length."""
     ignore_range: bool = False
     """Answer 200 with the whole file."""
     shift: int = 0
     """Send the bytes this far away from the range asked for."""
+    flip: int | None = None
+    """Invert the lowest bit of this byte of the body."""
+    at_most: int | None = None
+    """Send no more than the first so many bytes of the range, with headers that say so."""
+    is_gzipped: bool = False
+    """Compress the body, and say so."""
     cut: int | None = None
     """Close the connection after so many bytes of the body."""
     reset: int | None = None
@@ -81,13 +94,17 @@ class Fault:
     """Pause for so long in the middle of the body."""
     stall_before_s: float = 0.0
     """Pause for so long before the status line."""
+    drip_s: float = 0.0
+    """Send the body byte by byte, with such pauses."""
     seen: int = 0
     """How many requests matched so far."""
     struck_at_s: float | None = None
 
-    def strikes(self, method: str, path: str) -> bool:
+    def strikes(self, method: str, path: str, headers: Mapping[str, str] | None = None) -> bool:
         """Tell whether this request is hit, counting it."""
         if method not in self.methods or not fnmatchcase(path, self.path):
+            return False
+        if self.having and self.having not in (headers or {}):
             return False
         self.seen += 1
         if self.seen <= self.after:
@@ -103,6 +120,8 @@ class Fault:
 class RangeServer:
     """Serves a directory, or a mapping of names to bytes, over HTTP/1.1 with ranges.
 
+    Answers 412 where If-Match or If-Unmodified-Since does not hold.
+
     Runs in a thread of its own from `start` to `stop`, or inside a ``with`` statement. ETags
     follow from size and modification time.
 
@@ -116,6 +135,8 @@ class RangeServer:
         Bytes of body per second for all connections together; None for no limit.
     faults
         What goes wrong; the first fault that strikes a request decides. May be changed later.
+    modified_s
+        Modification time of files given as bytes, in seconds since 1970; by default now.
     """
 
     def __init__(
@@ -126,8 +147,10 @@ class RangeServer:
         bandwidth: float | None = None,
         faults: Sequence[Fault] = (),
         port: int = 0,
+        modified_s: float | None = None,
     ) -> None:
-        self._made, self._replaced = time.time(), -1
+        self._made = time.time() if modified_s is None else modified_s
+        self._replaced = -1
         self.content = content
         self.latency_s = latency_s
         self.bandwidth = bandwidth
@@ -241,7 +264,7 @@ class RangeServer:
             for name, _, value in (line.partition(":") for line in request[1:] if line)
         }
         path = unquote(target.partition("?")[0]).removeprefix("/")
-        fault = next((f for f in list(self.faults) if f.strikes(method, path)), _NO_FAULT)
+        fault = next((f for f in list(self.faults) if f.strikes(method, path, headers)), _NO_FAULT)
         answer = self._prepare(method, path, headers, fault)
         entry = Logged(method, target, answer.range, headers, at_s)
         self.log.append(entry)
@@ -253,11 +276,15 @@ class RangeServer:
         entry.status = answer.status
         lines = [f"HTTP/1.1 {answer.status} {_REASONS.get(answer.status, 'Status')}"]
         lines += [f"{name}: {value}" for name, value in answer.headers.items() if value]
+        lines += [f"{name}: {value}" for name, value in fault.more_headers]
         writer.write("\r\n".join([*lines, "", ""]).encode("latin-1"))
         body = memoryview(b"" if method == "HEAD" else answer.body)
         stop = len(body)
         for limit in (fault.cut, fault.reset):
             stop = stop if limit is None else min(stop, limit)
+        if fault.drip_s:
+            await self._drip(writer, body[:stop], entry, fault.drip_s)
+            return stop == len(body)
         half = stop // 2 if fault.stall_s else 0
         await self._send(writer, body[:half], entry)
         await asyncio.sleep(fault.stall_s)
@@ -268,9 +295,19 @@ class RangeServer:
             return False
         return stop == len(body) and answer.headers.get("Connection") != "close"
 
+    async def _drip(
+        self, writer: asyncio.StreamWriter, body: memoryview, entry: Logged, pause_s: float
+    ) -> None:
+        for at in range(len(body)):
+            entry.bytes_sent += 1
+            writer.write(body[at : at + 1])
+            await writer.drain()
+            await asyncio.sleep(pause_s)
+
     async def _send(self, writer: asyncio.StreamWriter, body: memoryview, entry: Logged) -> None:
-        for start in range(0, len(body), _SLICE):
-            part = body[start : start + _SLICE]
+        size = _SLOW_SLICE if self.bandwidth else _SLICE
+        for start in range(0, len(body), size):
+            part = body[start : start + size]
             await self._throttle(len(part))
             entry.bytes_sent += len(part)
             writer.write(part)
@@ -302,7 +339,11 @@ class RangeServer:
             "Accept-Ranges": "bytes",
             "Content-Type": "application/octet-stream",
         }
+        if not _holds(headers, base):
+            return _Prepared(412, {"Content-Length": "0"}, b"", None)
         wanted = None if fault.ignore_range else _parse_range(headers.get("range"), size)
+        if wanted is not None and fault.at_most is not None:
+            wanted = wanted[0], min(wanted[1], fault.at_most)
         if wanted is None:
             status, offset, length = 200, 0, size
         elif wanted[0] >= size:
@@ -311,16 +352,24 @@ class RangeServer:
         else:
             status, (offset, length) = 206, wanted
             base["Content-Range"] = f"bytes {offset}-{offset + length - 1}/{size}"
-        base["Content-Length"] = str(length if fault.body is None else len(fault.body))
         if fault.body is not None:
             body: bytes | memoryview = fault.body
-        elif method == "HEAD":
-            body = b""
+        elif method == "HEAD" and not fault.is_gzipped:
+            base["Content-Length"] = str(length)
+            return _Prepared(status, base | dict(fault.headers), b"", wanted)
         elif isinstance(file, Path):
             with file.open("rb") as handle:
                 body = os.pread(handle.fileno(), length, offset + fault.shift)
         else:
             body = memoryview(file)[offset + fault.shift : offset + fault.shift + length]
+        if fault.flip is not None and len(body):
+            changed = bytearray(body)
+            changed[min(fault.flip, len(body) - 1)] ^= 1
+            body = bytes(changed)
+        if fault.is_gzipped:
+            body = gzip.compress(body, mtime=0)
+            base["Content-Encoding"] = "gzip"
+        base["Content-Length"] = str(len(body))
         return _Prepared(status, base | dict(fault.headers), body, wanted)
 
     def _look_up(self, path: str) -> tuple[int, float, Path | bytes] | None:
@@ -355,6 +404,16 @@ def _parse_range(text: str | None, size: int) -> tuple[int, int] | None:
     offset = int(first)
     end = min(int(last) + 1, size) if last else size
     return offset, end - offset
+
+
+def _holds(headers: Mapping[str, str], base: Mapping[str, str]) -> bool:
+    """Tell whether the conditions of a request hold (RFC 9110, 13.1.1 and 13.1.4)."""
+    if "if-match" in headers:
+        return headers["if-match"] in ("*", base["ETag"])
+    since = headers.get("if-unmodified-since")
+    if since is None:
+        return True
+    return parsedate_to_datetime(base["Last-Modified"]) <= parsedate_to_datetime(since)
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
