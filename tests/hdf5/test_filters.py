@@ -1,10 +1,14 @@
 """Filters as codecs, chunks that skipped some of them, and filters without a codec."""
 
+import re
+import sys
+import zlib
+
 import h5py
 import numpy as np
 import pytest
 
-from byteatlas.errors import Malformed, Unsupported
+from byteatlas.errors import Malformed, MissingDependency, Unsupported
 from byteatlas.model import Codec, Encoding
 from byteatlas_scanners.hdf5.filters import Filter, encoding_of
 
@@ -33,6 +37,10 @@ FILTERS = {
         f"blosc, {name}": ({"compression": hdf5plugin.Blosc(cname=name, shuffle=kind)}, ["blosc"])
         for name, kind in {"blosclz": 1, "lz4": 2, "zstd": 0}.items()
     },
+    "lzf": ({"compression": "lzf", "shuffle": True}, ["shuffle", "byteatlas.lzf"]),
+    "lz4": ({"compression": hdf5plugin.LZ4()}, ["imagecodecs_lz4h5"]),
+    "bitshuffle": ({"compression": hdf5plugin.Bitshuffle()}, ["byteatlas.bitshuffle"]),
+    "blosc2": ({"compression": hdf5plugin.Blosc2()}, ["byteatlas.blosc2"]),
     "blosc, lz4hc": ({"compression": hdf5plugin.Blosc(cname="lz4hc")}, ["blosc"]),
     "blosc, zlib": ({"compression": hdf5plugin.Blosc(cname="zlib")}, ["blosc"]),
 }
@@ -53,6 +61,118 @@ def test_filters_are_codecs_in_the_order_of_encoding(make, check, libver, name):
     if "shuffle" in codecs:
         assert group["odd"].encodings[0].codecs[0].config == {"elementsize": 7}
         assert "shuffle" not in names_of(group["byte"].encodings[0])
+
+
+# Pipelines.
+
+
+TWICE = {
+    "deflate": [(1, (1,)), (1, (9,))],
+    "shuffle": [(2, (4,)), (2, (4,)), (1, (6,))],
+    "deflate, then shuffle": [(1, (1,)), (2, (5,))],
+    "lzf": [(32000, ()), (32000, ())],
+    "lzf and lz4": [(32000, ()), (32004, ())],
+    "lz4": [(32004, (64,)), (32004, ())],
+    "bitshuffle and lzf": [(32008, (0, 2)), (32000, ()), (1, (1,))],
+    "fletcher32": [(3, ()), (1, (1,)), (3, ())],
+    "scale-offset and more": [(6, (2, 0)), (2, (1,)), (1, (1,)), (3, ())],
+    "szip and deflate": [(4, (32, 16)), (1, (1,))],
+    "seven": [(2, ()), (1, (1,)), (3, ()), (307, ()), (32015, ()), (1, (1,)), (3, ())],
+}
+
+
+@LIBVER
+@pytest.mark.parametrize("name", TWICE)
+def test_filters_in_any_order_and_more_than_once_are_undone(make, check, libver, name):
+    def write(file):
+        plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        plist.set_chunk((9, 13))
+        for identifier, client in TWICE[name]:
+            if identifier == h5py.h5z.FILTER_SZIP:
+                plist.set_szip(*client)
+            else:
+                plist.set_filter(identifier, h5py.h5z.FLAG_MANDATORY, client)
+        space = h5py.h5s.create_simple(VALUES.shape)
+        dataset = h5py.h5d.create(file.id, b"x", h5py.h5t.STD_I32LE, space, plist)
+        dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, VALUES)
+
+    array = check(make(write, libver=libver))["x"]
+    assert len(array.encodings[0].codecs) <= len(TWICE[name])
+
+
+def test_what_follows_a_deflated_stream_is_read_over_as_hdf5_does(make, check):
+    def write(file):
+        dataset = file.create_dataset("x", (300,), "<i4", chunks=(100,), compression=1)
+        for start in (0, 100, 200):
+            stream = zlib.compress(np.arange(start, start + 100, dtype="<i4").tobytes())
+            rest = [b"", b"\0\0", zlib.compress(b"more")][start // 100]
+            dataset.id.write_direct_chunk((start,), stream + rest)
+
+    check(make(write))
+
+
+UNFILTERED_EDGES = {
+    "lzf": (32000, ()),
+    "bitshuffle": (32008, (0, 2)),
+    "zfp": (32013, hdf5plugin.Zfp(reversible=True).filter_options),
+    "szip": (4, (32, 16)),
+}
+
+
+@pytest.mark.parametrize("name", UNFILTERED_EDGES)
+def test_edge_chunks_that_are_not_filtered_are_read(make, check, set_property, name):
+    identifier, client = UNFILTERED_EDGES[name]
+
+    def write(file):
+        plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        plist.set_chunk((9, 13))
+        set_property("H5Pset_chunk_opts", plist, 2)  # H5D_CHUNK_DONT_FILTER_PARTIAL_CHUNKS
+        if name == "szip":
+            plist.set_szip(*client)
+        else:
+            plist.set_filter(identifier, h5py.h5z.FLAG_MANDATORY, client)
+        space = h5py.h5s.create_simple(VALUES.shape)
+        dataset = h5py.h5d.create(file.id, b"x", h5py.h5t.IEEE_F32LE, space, plist)
+        dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, VALUES.astype("<f4"))
+
+    array = check(make(write, libver="latest"))["x"]
+    assert len(array.encodings) == 2
+
+
+def test_chunks_of_codecs_that_only_decode_keep_encodings_of_their_own(make, check):
+    def write(file):
+        dataset = file.create_dataset(
+            "x", data=np.arange(100) // 9, chunks=(10,), **hdf5plugin.LZ4()
+        )
+        dataset.id.write_direct_chunk((20,), np.arange(10).tobytes(), filter_mask=1)
+
+    array = check(make(write))["x"]
+    assert [names_of(encoding) for encoding in array.encodings] == [["imagecodecs_lz4h5"], []]
+
+
+def test_scanning_needs_no_optional_package(make, scan, read, monkeypatch):
+    records = np.zeros(VALUES.shape, [("a", ">i4"), ("b", "<f8")])
+
+    def write(file):
+        for name, options in {
+            "szip": {"compression": "szip"},
+            "blosc2": hdf5plugin.Blosc2(),
+            "zfp": hdf5plugin.Zfp(rate=8),
+            "blosc with snappy": hdf5plugin.Blosc(cname="snappy"),
+        }.items():
+            data = VALUES.astype("<f4")
+            file.create_dataset(name, data=data, chunks=VALUES.shape, **options)
+        file.create_dataset("records", data=records, chunks=VALUES.shape, **hdf5plugin.Blosc2())
+
+    data = make(write)
+    assert len(scan(data).arrays) == 5
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    group = scan(data)
+    assert len(group.arrays) == 5
+    assert group.report.skipped == ()
+    for array in group.arrays.values():
+        with pytest.raises(MissingDependency, match=r"pip install 'byteatlas\[hdf5\]'"):
+            read(data, array)
 
 
 def test_a_chunk_of_no_whole_words_has_its_checksum(make, check):
@@ -159,41 +279,32 @@ def test_an_optional_filter_that_did_not_make_a_chunk_smaller_was_skipped(make, 
     def write(file):
         noise = np.random.default_rng(3).integers(0, 256, 4000).astype("u1")
         file.create_dataset("x", data=noise, chunks=(400,), compression="lzf")
-        file.create_dataset("y", data=np.zeros(4000), chunks=(400,), compression="lzf")
+        noise[:400] = 0
+        file.create_dataset("y", data=noise, chunks=(400,), compression="lzf")
+        file.create_dataset("z", data=noise[::-1], chunks=(400,), **hdf5plugin.Blosc2())
 
-    group = check(make(write), {"/y": "filter 32000 (lzf) has no codec here"})
+    group = check(make(write))
     assert group["x"].encodings == (Encoding(),)
+    assert group["y"].encodings == (Encoding(), Encoding((Codec("byteatlas.lzf"),)))[:1]
 
 
 @LIBVER
-def test_filters_without_a_codec_are_refused_by_name(make, check, libver):
+def test_filters_without_a_codec_are_refused_by_number_and_name(make, check, libver):
     def write(file):
         create = file.create_dataset
-        create("lzf", data=VALUES, compression="lzf")
-        create("lz4", data=VALUES, **hdf5plugin.LZ4())
-        create("bitshuffle", data=VALUES, **hdf5plugin.Bitshuffle())
-        create("blosc2", data=VALUES, **hdf5plugin.Blosc2())
-        create("zfp", data=VALUES.astype("f4"), **hdf5plugin.Zfp())
-        create("scaleoffset", data=VALUES, scaleoffset=7)
-        create("szip", data=VALUES, compression="szip")
-        nbit = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-        nbit.set_chunk((4,))
-        nbit.set_filter(h5py.h5z.FILTER_NBIT)
-        space = h5py.h5s.create_simple((8,))
-        h5py.Dataset(h5py.h5d.create(file.id, b"nbit", h5py.h5t.STD_I32LE, space, nbit))[...] = 1
+        create("sz", data=VALUES.astype("f4"), **hdf5plugin.SZ(absolute=1))
+        create("sz3", data=VALUES.astype("f4"), **hdf5plugin.SZ3(absolute=1))
+        create("sperr", data=VALUES.astype("f4"), **hdf5plugin.Sperr(rate=8))
+        create("fcidecomp", data=VALUES.astype("u2"), **hdf5plugin.FciDecomp())
         create("good", data=VALUES, compression=1)
 
     group = check(
         make(write, libver=libver),
         {
-            "/lzf": "filter 32000 (lzf) has no codec here",
-            "/lz4": "filter 32004 (",
-            "/bitshuffle": "filter 32008 (",
-            "/blosc2": "filter 32026 (",
-            "/zfp": "filter 32013 (",
-            "/scaleoffset": "filter 6 (scale",
-            "/szip": "filter 4 (szip)",
-            "/nbit": "filter 5 (n",
+            "/sz": "filter 32017 (SZ",
+            "/sz3": "filter 32024 (SZ3",
+            "/sperr": "filter 32028 (H5Z-SPERR)",
+            "/fcidecomp": "filter 32018 (HDF5 JPEG-LS filter)",
         },
     )
     assert list(group.arrays) == ["good"]
@@ -220,9 +331,43 @@ def test_blosc_parameters_that_are_not_given_are_those_of_its_filter(client, con
     )
 
 
-def test_a_shuffle_that_does_not_divide_its_chunks_is_refused():
-    with pytest.raises(Unsupported, match="shuffle of 3-byte elements in chunks of 10 bytes"):
-        encoding_of(filters((2, (3,))), chunk_nbytes=10)
+def test_parameters_that_do_not_fit_the_chunk_are_malformed():
+    for pipeline, why in {
+        filters((5, (8, 0, 9, 1, 4, 0, 20, 0))): "n-bit of 9 elements of 4 bytes in 40",
+        filters((6, (2, 0, 9, 0, 4, 1, 0, 0))): "scale-offset of 9 elements of 4 bytes in 40",
+        filters((6, (2, 0, 10))): "filter 6 with 3 parameters, it needs more",
+        filters((4, (141, 32))): "filter 4 with 2 parameters",
+        filters((32008, (0, 4))): "filter 32008 with 2 parameters",
+        filters((32013, ())): "filter 32013 with 0 parameters",
+    }.items():
+        with pytest.raises(Malformed, match=why):
+            encoding_of(pipeline, chunk_nbytes=40)
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "why"),
+    [
+        ((32008, (0, 4, 4, 0, 9)), "bitshuffle with compressor 9"),
+        ((32001, (2, 2, 4, 40, 5, 1, 9)), "blosc with compressor 9"),
+        ((32013, (0, 0x0470667A)), "zfp stream that begins with 0x470667a"),
+        ((6, (1, 2, 10, 1, 4, 1, 0, 0)), "scale-offset by method 1 of class 1"),
+        ((6, (0, 2, 10, 0, 4, 1, 0, 0)), "scale-offset by method 0 of class 0"),
+        ((6, (2, 2, 5, 0, 8, 1, 0, 0)), None),
+        ((6, (2, 2, 20, 1, 2, 1, 0, 0)), "scale-offset of class 1 and 2 bytes"),
+    ],
+)
+def test_parameters_that_have_no_codec_are_refused(pipeline, why):
+    if why is None:
+        assert encoding_of(filters(pipeline), chunk_nbytes=40).codecs
+        return
+    with pytest.raises(Unsupported, match=why):
+        encoding_of(filters(pipeline), chunk_nbytes=40)
+
+
+def test_a_pipeline_may_only_be_so_long():
+    assert len(encoding_of(filters(*[(1, ())] * 7), chunk_nbytes=40).codecs) == 7
+    with pytest.raises(Unsupported, match="a pipeline of 8 filters, at most 7"):
+        encoding_of(filters(*[(1, ())] * 8), chunk_nbytes=40)
 
 
 def test_a_mask_takes_filters_out_by_their_position():
@@ -241,3 +386,19 @@ def test_a_mask_takes_filters_out_by_their_position():
     ):
         assert names_of(encoding_of(pipeline, chunk_nbytes=40, mask=mask)) == expected
     assert encoding_of(filters((99, ())), chunk_nbytes=4, mask=1) == Encoding()
+
+
+@pytest.mark.corpus
+def test_foreign_files_with_filters_have_codecs_but_for_three(corpus, scan):
+    known = re.compile(r"(?:deflate|shuffle|fletcher32|,|\s)*")
+    rows = (line.split("\t") for line in (corpus / "MANIFEST.tsv").read_text().splitlines()[1:])
+    paths = [row[0] for row in rows if row[1] == "hdf5" and not known.fullmatch(row[12])]
+    reasons = [
+        reason for path in paths for _, reason in scan((corpus / path).read_bytes()).report.skipped
+    ]
+    refused = {found[1] for reason in reasons if (found := re.match(r"filter (\d+) ", reason))}
+    assert len(paths) > 8
+    assert refused <= {"300", "305", "32002", "32028"}
+    assert not [
+        reason for reason in reasons if re.match(r"blosc|bitshuffle|zfp|scale|n-bit", reason)
+    ]

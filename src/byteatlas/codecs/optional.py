@@ -1,0 +1,32 @@
+"""The optional package that decodes what neither numcodecs nor byteatlas does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from byteatlas.errors import MissingDependency
+
+__all__ = ["imagecodecs"]
+
+
+def imagecodecs(codec: str) -> Any:  # Any: it is a module
+    """Import imagecodecs for a codec, by the name that it has there.
+
+    Raises
+    ------
+    MissingDependency
+        It is not installed, or was built without the codec.
+    """
+    try:
+        import imagecodecs as package  # noqa: PLC0415  # optional, and slow to import
+    except ImportError as error:
+        raise MissingDependency(
+            f"chunks encoded with {codec} are decoded by the package imagecodecs",
+            hint="pip install 'byteatlas[hdf5]'",
+        ) from error
+    if not getattr(package, codec.upper()).available:
+        raise MissingDependency(
+            f"imagecodecs {package.__version__} was built without {codec}",
+            hint="pip install --force-reinstall 'byteatlas[hdf5]'",
+        )
+    return package
