@@ -94,9 +94,68 @@ def test_any_record_becomes_the_packed_little_endian_one(members, count, seed):
         assert np.frombuffer(found, packed)[name].tobytes() == expected.tobytes()
 
 
+THREE_BYTES = Move("integer", 1, 2, 6, 3, 4, ">", (4, 16, 1))
+HALF = Move("float", 0, 0, 4, 2, 4, "<", (15, 10, 5, 15, 0, 10))
+
+
+def test_integers_of_some_bits_become_whole_ones():
+    data = np.array([[9, 0x12, 0x34, 0x56, 0xFF, 0xFF, 0xFF, 9]], np.uint8)
+    found = convert(data, 8, 10, (THREE_BYTES,))
+    assert found[:, :2].tolist() == [[0, 0]]
+    assert found[:, 2:].copy().view("<i4").tolist() == [[0x2345, -1]]
+
+
+def test_floats_of_all_bit_patterns_are_those_of_numpy():
+    halves = np.arange(2**16, dtype="<u2")
+    found = convert(halves.view(np.uint8), 4, 8, (HALF,)).reshape(-1).view("<f4")
+    expected = halves.view("<f2").astype("<f4")
+    is_number = ~np.isnan(expected)
+    assert found[is_number].tobytes() == expected[is_number].tobytes()
+    assert np.isnan(found[~is_number]).all()
+
+
+def test_the_words_of_a_vax_number_stand_in_another_order():
+    one = Move("float", 0, 0, 4, 4, 8, "vax", (31, 23, 8, 129, 0, 23))
+    data = np.array([0x80, 0x40, 0, 0, 0x80, 0xC1, 0, 0], np.uint8)
+    assert convert(data, 4, 8, (one,)).reshape(-1).view("<f8").tolist() == [1.0, -4.0]
+
+
 # As a codec.
 
 MOVES = (Move("swap", 0, 0, 2, 2), Move("null", 2, 2, 3))
+
+INTEGER = {"kind": "integer", "stored": 0, "decoded": 0, "size": 3, "item": 3, "width": 4}
+FLOAT = {"kind": "float", "stored": 0, "decoded": 0, "size": 2, "item": 2, "width": 4}
+WRONG_NUMBERS = [
+    {**INTEGER, "layout": [0, 25, 0]},
+    {**INTEGER, "layout": [20, 5, 0]},
+    {**INTEGER, "layout": [0, 0, 0]},
+    {**INTEGER, "layout": [-1, 8, 0]},
+    {**INTEGER, "layout": [0, 8, 2]},
+    {**INTEGER, "layout": [0, 8]},
+    {**INTEGER, "layout": []},
+    {**INTEGER, "layout": ["0", 8, 0]},
+    {**INTEGER, "layout": [0, 8, 0], "width": 3},
+    {**INTEGER, "layout": [0, 8, 0], "width": 0},
+    {**INTEGER, "layout": [0, 8, 0], "decoded": 2},
+    {**INTEGER, "layout": [0, 8, 0], "order": "vax"},
+    {**INTEGER, "layout": [0, 8, 0], "order": "="},
+    {**FLOAT, "layout": [15, 10, 5, 15, 0, 11], "width": 2},
+    {**FLOAT, "layout": [16, 10, 5, 15, 0, 10]},
+    {**FLOAT, "layout": [15, 10, 7, 15, 0, 10]},
+    {**FLOAT, "layout": [15, 10, 5, 200, 0, 10]},
+    {**FLOAT, "layout": [15, 10, 5, 15, 0, 10], "width": 1},
+    {"kind": "copy", "stored": 0, "decoded": 0, "size": 5, "width": 4},
+]
+
+
+def test_the_configuration_of_numbers_is_json_too():
+    for move, sizes in ((THREE_BYTES, (8, 10)), (HALF, (4, 8))):
+        config = json.loads(json.dumps(Convert.config(*sizes, (move,))))
+        data = np.arange(sizes[0], dtype=np.uint8)
+        codec = get_codec({"id": "byteatlas.convert", **config})
+        assert bytes(codec.decode(data)) == convert(data, *sizes, (move,)).tobytes()
+    assert "layout" not in Convert.config(5, 5, MOVES)["moves"][0]
 
 
 def test_the_codec_is_found_by_its_name_and_its_configuration_is_json():
@@ -147,6 +206,7 @@ def test_decoding_is_bounded_by_the_size_of_a_chunk():
             "decoded": 5,
             "moves": [{"kind": "run", "stored": 0, "decoded": 0, "size": 5}],
         },
+        *({"stored": 5, "decoded": 5, "moves": [move]} for move in WRONG_NUMBERS),
         {"stored": 5, "decoded": 5, "moves": [{"kind": "copy"}]},
         {"stored": "5", "decoded": 5, "moves": []},
         {"stored": 5, "decoded": 2**40, "moves": []},

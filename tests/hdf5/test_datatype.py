@@ -1,5 +1,6 @@
 """Datatypes: each as h5py reads it, or refused with its reason."""
 
+import ctypes
 import io
 
 import h5py
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from h5py import h5t
 
+LIBHDF5 = ctypes.CDLL(h5py.h5p.__file__)
 LIBVER = pytest.mark.parametrize("libver", [None, "v112", "latest"])
 
 NUMBERS = [np.dtype(kind).newbyteorder(order) for kind in "bhiqBHIQefdFD?" for order in "<>"]
@@ -217,8 +219,8 @@ def test_a_member_that_has_no_array_form_refuses_its_record(make, check):
             "long double": np.longdouble,
         }.items():
             file.create_dataset(path, (2,), np.dtype([("a", "i4"), ("bad", kind)]))
-        inner = np.dtype([("s", h5py.string_dtype())])
-        file.create_dataset("nested", (2,), np.dtype([("bad", inner)]))
+        inner = np.dtype([("s", h5py.string_dtype()), ("bad", h5py.ref_dtype)])
+        file.create_dataset("nested", (2,), np.dtype([("in", inner)]))
         file["good"] = 1
 
     check(
@@ -227,7 +229,7 @@ def test_a_member_that_has_no_array_form_refuses_its_record(make, check):
             "/reference": "member 'bad' holds object references",
             "/sequence": "member 'bad' holds variable-length sequences",
             "/long double": "member 'bad' holds floating point of 80 bits",
-            "/nested": "member 'bad' holds variable-length strings in an array or compound",
+            "/nested": "member 'in' holds a compound whose member 'bad' holds object references",
         },
     )
 
@@ -305,60 +307,84 @@ def test_complex_datatypes_of_the_latest_format_are_complex(make, check, write_r
     assert group["x"].dtype.kind == "c"
 
 
-def partial_integer():
-    kind = h5t.STD_I32LE.copy()
-    kind.set_precision(24)
-    return kind
+@pytest.mark.parametrize("bits", [32, 20], ids=["plain", "of 20 bits"])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_enumerations_of_any_integers_are_their_integers(make, check, write_raw, order, bits):
+    base = (h5t.STD_I32LE if order == "<" else h5t.STD_I32BE).copy()
+    if bits != 32:
+        base.set_precision(bits)
+    kind = h5t.enum_create(base)
+    names = {"A": -3, "B": 0, "C": 7}
+    for name, number in names.items():
+        kind.enum_insert(name.encode(), number)
+    data = np.array([-3, 7, 0], order + "i4").tobytes()
+    group = check(make(stored_raw(write_raw, kind, data, (3,))))
+    assert group["x"].notes == {"enum": names}
 
 
-def odd_integer():
-    kind = h5t.STD_I32LE.copy()
-    kind.set_size(3)
-    return kind
+def test_a_boolean_of_other_integers_is_no_numpy_boolean(make, scan, read, write_raw):
+    base = h5t.STD_I8LE.copy()
+    base.set_precision(4)
+    kind = h5t.enum_create(base)
+    kind.enum_insert(b"FALSE", 0)
+    kind.enum_insert(b"TRUE", 1)
+    data = make(stored_raw(write_raw, kind, b"\x01\x00\x07\xf1", (4,)))
+    array = scan(data)["x"]
+    assert array.notes == {"enum": {"FALSE": 0, "TRUE": 1}}
+    assert read(data, array).tolist() == [1, 0, 7, 1]
 
 
-def odd_float():
-    kind = h5t.IEEE_F32LE.copy()
-    kind.set_fields(31, 20, 11, 0, 20)
-    return kind
+def test_numbers_of_unusual_widths_are_members_and_arrays_too(make, check, write_raw):
+    three, half = h5t.STD_I32BE.copy(), h5t.IEEE_F32LE.copy()
+    three.set_precision(20)
+    three.set_offset(3)
+    half.set_fields(15, 10, 5, 0, 10)
+    half.set_precision(16)
+    half.set_ebias(15)
+    record = h5t.create(h5t.COMPOUND, 30)
+    record.insert(b"numbers", 2, h5t.array_create(three, (2, 2)))
+    record.insert(b"float", 20, half)
+    raw = np.random.default_rng(8).integers(0, 256, 30 * 16, np.uint8)
 
-
-@pytest.mark.parametrize(
-    ("kind", "reason"),
-    [
-        (partial_integer(), "integers of 24 bits at bit 0 in 4 bytes"),
-        (odd_integer(), "integers of 3 bytes"),
-        (odd_float(), "not IEEE 754"),
-        (h5t.py_create(np.longdouble), "floating point of 80 bits that is not IEEE 754"),
-        (h5t.UNIX_D32LE.copy(), "the HDF5 time datatype"),
-        (h5t.COMPLEX_IEEE_F16LE.copy(), "complex numbers that are no pairs of 4- or 8-byte floats"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_types_that_numpy_lacks_are_refused(make, check, write_raw, kind, reason):
     def write(file):
-        write_raw(file, "x", kind, bytes(2 * kind.get_size()), (2,))
-        file["good"] = 1
+        write_raw(file, "record", record, raw.tobytes(), (16,))
+        write_raw(file, "array", h5t.array_create(three, (3,)), raw.tobytes(), (40,))
+        write_raw(file, "records", h5t.array_create(record, (2,)), raw.tobytes(), (8,))
+        pair = h5t.create(h5t.COMPOUND, 8)
+        pair.insert(b"r", 0, half)
+        pair.insert(b"i", 4, half)
+        raw.reshape(-1, 4)[:, 1] &= 0x7B  # neither infinite nor not a number
+        write_raw(file, "pair", pair, raw.tobytes(), (60,))
 
-    check(make(write, libver="latest"), {"/x": reason})
+    group = check(make(write))
+    assert group["record"].dtype == np.dtype([("numbers", "<i4", (2, 2)), ("float", "<f4")])
 
 
 @LIBVER
-def test_references_and_sequences_are_refused(make, check, libver):
-    def write(file):
-        file["good"] = np.arange(3)
-        file["object"] = np.array([file["good"].ref], h5py.ref_dtype)
-        file["region"] = np.array([file["good"].regionref[0:2]], h5py.regionref_dtype)
-        file.create_dataset("sequence", (2,), h5py.vlen_dtype("i4"))[0] = [1, 2]
+def test_a_fill_value_that_differs_within_an_array_datatype_fills_few_chunks(make, check, libver):
+    kind = h5t.array_create(h5t.STD_I32BE, (2, 3))
+    fill = np.arange(6, dtype=">i4")
 
-    check(
-        make(write, libver=libver),
-        {
-            "/object": "object references, which mean nothing outside the file",
-            "/region": "region references",
-            "/sequence": "variable-length sequences",
-        },
-    )
+    def create(file, name, rows, chunk, deflate=None):
+        plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        ids = ctypes.c_int64(plist.id), ctypes.c_int64(kind.id)
+        assert LIBHDF5.H5Pset_fill_value(*ids, fill.ctypes.data_as(ctypes.c_void_p)) >= 0
+        if chunk:
+            plist.set_chunk((chunk,))
+        if deflate:
+            plist.set_deflate(deflate)
+        space = h5py.h5s.create_simple((rows,))
+        return h5py.Dataset(h5py.h5d.create(file.id, name.encode(), kind, space, plist))
+
+    def write(file):
+        create(file, "plain", 9, 2)[4] = np.ones((2, 3))
+        create(file, "deflated", 9, 2, deflate=1)[4] = np.ones((2, 3))
+        create(file, "never", 5, None)
+        create(file, "many", 10**7, 10)
+        create(file, "large", 10**7, 10**6)
+
+    why = "a fill value that differs within an array datatype"
+    check(make(write, libver=libver), {"/many": why, "/large": why})
 
 
 @LIBVER

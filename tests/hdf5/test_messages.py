@@ -133,7 +133,7 @@ def test_layouts_of_the_latest_versions(version):
     single = layout(head(1, flags=2), u8(55), u4(3), u8(800), is_filtered=True)
     assert (single.single_size, single.single_mask, single.address) == (55, 3, 800)
     assert layout(head(3, flags=1), b"\x0a", u8(800)).has_plain_edges
-    assert layout(bytes([version, 3]), u8(800), u4(1)) == Virtual()
+    assert layout(bytes([version, 3]), u8(800), u4(1)) == Virtual(800, 1)
 
 
 @pytest.mark.parametrize(
@@ -256,17 +256,18 @@ def test_enumerations_of_every_version():
 
 
 def test_what_follows_a_member_without_array_form_is_parsed_at_its_place():
-    partial = u4(3 << 4 | 1 << 8, 1) + struct.pack("<HH", 0, 4)
-    enumeration = u4(3 << 4 | 8 | 2 << 8, 1) + partial + b"NO\0YES\0" + b"\0\1"
+    wide = u4(3 << 4, 16) + struct.pack("<HH", 0, 128)
+    enumeration = u4(3 << 4 | 8 | 2 << 8, 16) + wide + b"NO\0YES\0" + bytes(31) + b"\1"
     body = view(
-        u4(3 << 4 | 6 | 2 << 8, 5),
+        u4(3 << 4 | 6 | 2 << 8, 20),
         b"a\0\0" + enumeration,
-        b"b\0\1" + integer(version=3),
+        b"b\0\x10" + integer(version=3),
     )
     found = parse_datatype(FILE, body)
     assert found.length == len(body)
     assert found.refusal == (
-        "a compound whose member 'a' holds an enumeration of integers of 4 bits at bit 0 in 1 bytes"
+        "a compound whose member 'a' holds an enumeration of integers of 128 bits, numpy has at "
+        "most 64"
     )
 
 

@@ -13,29 +13,36 @@ import re
 import struct
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from byteatlas.convert import Move
+from byteatlas.convert import Move, convert
 from byteatlas.errors import Malformed, Unsupported
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
     from byteatlas_scanners.hdf5.file import Hdf5File
 
 __all__ = ["Datatype", "HeapStrings", "parse_datatype"]
 
 MAX_DEPTH = 16
 MAX_SIZE = 2**31
+MAX_SLOTS = 10_000
+"""Variable-length strings in an element."""
 
 FIXED_POINT, FLOATING_POINT, TIME, STRING, BITFIELD, OPAQUE = 0, 1, 2, 3, 4, 5
 COMPOUND, REFERENCE, ENUM, VARIABLE_LENGTH, ARRAY, COMPLEX = 6, 7, 8, 9, 10, 11
 
-# Exponent position, size and bias, mantissa position and size, sign position: IEEE 754.
+# Sign position, exponent position, size and bias, mantissa position and size: IEEE 754.
 _IEEE = {
-    (10, 5, 15, 0, 10, 15): "f2",
-    (23, 8, 127, 0, 23, 31): "f4",
-    (52, 11, 1023, 0, 52, 63): "f8",
+    (15, 10, 5, 15, 0, 10): "f2",
+    (31, 23, 8, 127, 0, 23): "f4",
+    (63, 52, 11, 1023, 0, 52): "f8",
 }
 
 _H5PY_DATE = re.compile(rb"NUMPY:([<>]?[mM]8(?:\[\w+\])?)")
@@ -66,7 +73,7 @@ class Datatype:
     """Name, offset and type of the members of a compound that holds variable-length strings; its
     `dtype` is known once the longest of them are, see `with_fixed_strings`."""
     is_reference: bool = False
-    """Object references: the stored bytes are addresses."""
+    """Object references: the stored bytes are addresses, shown as the paths of what is there."""
     sequence: Datatype | None = None
     """The elements of a variable-length sequence, stored in the global heap."""
     enum: dict[str, int] | None = None
@@ -79,30 +86,101 @@ class Datatype:
     @property
     def is_in_heap(self) -> bool:
         """Tell whether values, or some of their members, lie in the global heap."""
-        return self.heap is not None or bool(self.members)
+        return self.heap is not None or self.sequence is not None or bool(self.members)
 
     @property
-    def string_offsets(self) -> list[int]:
-        """Where in an element the heap IDs of strings are."""
-        return [offset for _, offset, member in self.members if member.heap]
+    def is_read_now(self) -> bool:
+        """Tell whether values can only be kept in the index: they lie elsewhere than in chunks."""
+        return self.is_in_heap or self.is_reference
+
+    @property
+    def element(self) -> Datatype:
+        """One element of the datatype's array."""
+        if not self.shape:
+            return self
+        return replace(self, size=self.size // math.prod(self.shape), shape=())
+
+    @property
+    def id_size(self) -> int:
+        """Bytes of a heap ID among the values; 0 where there is none."""
+        if self.heap or self.sequence:
+            return self.element.size
+        return max((member.id_size for _, _, member in self.members), default=0)
+
+    def values(self, data: memoryview | bytes) -> NDArray[Any]:
+        """Return stored elements as values of `dtype`, shape (elements, *shape)."""
+        if self.moves is not None:
+            raw = np.frombuffer(data, np.uint8)
+            data = convert(raw, self.element.size, self.dtype.itemsize, self.moves).tobytes()
+        return np.frombuffer(data, self.dtype).reshape(-1, *self.shape)
+
+    def string_slots(self) -> tuple[list[tuple[int, int]], int]:
+        """Return where in an element the heap IDs of strings are, and how many members these make.
+
+        Returns
+        -------
+        Offset of each, ascending, with the number of its member; and the number of such members.
+        """
+        slots, count = _slots(self, 0, 0)
+        return sorted(slots), count
 
     def with_fixed_strings(self, widths: list[int]) -> Datatype:
-        """Return this compound with strings of fixed size, which follow each stored element.
+        """Return this type with strings of fixed size in the place of each heap ID.
 
         Parameters
         ----------
         widths : bytes of the longest string of each member of variable length.
         """
-        size, rest = self.size, iter(widths)
-        members = []
-        for name, offset, member in self.members:
-            if member.heap:
-                width = next(rest)
-                members.append((name, size, Datatype(width, np.dtype(f"S{width}"))))
-                size += width
-            else:
-                members.append((name, offset, member))
-        return _record(members, size)
+        return _with_fixed_strings(self, iter(widths))
+
+
+def _slots(
+    datatype: Datatype, offset: int, member_number: int
+) -> tuple[list[tuple[int, int]], int]:
+    step, count = datatype.element.size, math.prod(datatype.shape)
+    if not datatype.heap and not datatype.members:
+        return [], member_number
+    inner: list[tuple[int, int]] = [(0, member_number)] if datatype.heap else []
+    last = member_number + len(inner)
+    for _, start, member in datatype.members:
+        found, last = _slots(member, start, last)
+        inner += found
+        if len(inner) > MAX_SLOTS:
+            break
+    if count * len(inner) > MAX_SLOTS:
+        raise Unsupported(f"an element with more than {MAX_SLOTS} variable-length strings")
+    return [(offset + i * step + at, number) for i in range(count) for at, number in inner], last
+
+
+def _with_fixed_strings(datatype: Datatype, widths: Iterator[int]) -> Datatype:
+    if not datatype.heap and not datatype.members:
+        return datatype
+    if datatype.heap:
+        width = next(widths)
+        element = Datatype(width, np.dtype(f"S{width}"), is_fixed_string=True)
+    else:
+        # Members that were not stored in the order of their offsets keep their order.
+        fixed = [_with_fixed_strings(member, widths) for _, _, member in datatype.members]
+        growth = [
+            sum(
+                after.size - before.size
+                for after, (_, place, before) in zip(fixed, datatype.members, strict=True)
+                if place < offset
+            )
+            for _, offset, _ in datatype.members
+        ]
+        members = [
+            (name, offset + grown, member)
+            for (name, offset, _), grown, member in zip(
+                datatype.members, growth, fixed, strict=True
+            )
+        ]
+        size = datatype.element.size + sum(
+            after.size - before.size
+            for after, (_, _, before) in zip(fixed, datatype.members, strict=True)
+        )
+        element = _record(members, size)
+    return replace(element, size=element.size * math.prod(datatype.shape), shape=datatype.shape)
 
 
 def parse_datatype(file: Hdf5File, body: memoryview, depth: int = 0) -> Datatype:
@@ -148,13 +226,18 @@ def _bitfield(
 
 def _integer(body: memoryview, size: int, sign: str, bits: int) -> Datatype:
     offset, precision = struct.unpack_from("<HH", body, 8)
-    if size not in (1, 2, 4, 8):
-        return Datatype(size, refusal=f"integers of {size} bytes", length=12)
-    if (offset, precision) != (0, 8 * size):
-        return Datatype(
-            size, refusal=f"integers of {precision} bits at bit {offset} in {size} bytes", length=12
-        )
-    return Datatype(size, np.dtype(f"{_order(bits)}{sign}{size}"), length=12)
+    if not 1 <= precision <= 8 * size - offset:
+        raise Malformed(f"datatype: {precision} bits from bit {offset} of {size} bytes")
+    if size in (1, 2, 4, 8) and precision == 8 * size:
+        return Datatype(size, np.dtype(f"{_order(bits)}{sign}{size}"), length=12)
+    if precision > 64:
+        reason = f"integers of {precision} bits, numpy has at most 64"
+        return Datatype(size, refusal=reason, length=12)
+    width = next((width for width in (1, 2, 4) if size <= width), 8)
+    order: Literal["<", ">"] = ">" if bits & 1 else "<"
+    layout = (offset, precision, int(sign == "i"))
+    move = Move("integer", 0, 0, size, size, width, order, layout)
+    return Datatype(size, np.dtype(f"<{sign}{width}"), moves=(move,), length=12)
 
 
 def _floating_point(
@@ -163,14 +246,20 @@ def _floating_point(
     offset, precision, exponent, exponent_size, mantissa, mantissa_size, bias = struct.unpack_from(
         "<HHBBBBI", body, 8
     )
-    layout = (exponent, exponent_size, bias, mantissa, mantissa_size, bits >> 8 & 255)
+    sign = bits >> 8 & 255
+    order: Literal["<", ">", "vax"] = "vax" if bits & 0x41 == 0x41 else ">" if bits & 1 else "<"
+    layout = (sign, exponent, exponent_size, bias, mantissa, mantissa_size)
+    refusal = f"floating point of {precision} bits that is not IEEE 754"
+    if bits >> 4 & 3 != 2:  # the most significant bit of the mantissa is stored
+        return Datatype(size, refusal=refusal, length=20)
     name = _IEEE.get(layout)
-    is_implied = bits >> 4 & 3 == 2  # the most significant bit of the mantissa is not stored
-    if name is None or not is_implied or bits & 0x40 or (offset, precision) != (0, 8 * size):
-        return Datatype(
-            size, refusal=f"floating point of {precision} bits that is not IEEE 754", length=20
-        )
-    return Datatype(size, np.dtype(_order(bits) + name), length=20)
+    if name and order != "vax" and (offset, precision) == (0, 8 * size) == (0, 8 * int(name[1])):
+        return Datatype(size, np.dtype(order + name), length=20)
+    for width in (2, 4, 8):  # the least that holds all values, as h5py chooses it
+        move = Move("float", 0, 0, size, size, width, order, layout)
+        if width >= size and move.is_sound(size, width):
+            return Datatype(size, np.dtype(f"<f{width}"), moves=(move,), length=20)
+    return Datatype(size, refusal=refusal, length=20)
 
 
 def _time(
@@ -206,15 +295,15 @@ def _opaque(
 
 
 def _reference(
-    _file: Hdf5File, _body: memoryview, _version: int, bits: int, size: int, _depth: int
+    file: Hdf5File, _body: memoryview, _version: int, bits: int, size: int, _depth: int
 ) -> Datatype:
-    is_object = bits & 15 == 0
-    what = "object" if is_object else "region" if bits & 15 == 1 else "HDF5 1.12"
+    if bits & 15 == 0:
+        if size != file.offset_size:
+            raise Malformed(f"datatype: an object reference of {size} bytes")
+        return Datatype(size, np.dtype(object), is_reference=True, length=8)
+    what = "region" if bits & 15 == 1 else "HDF5 1.12"
     return Datatype(
-        size,
-        is_reference=is_object,
-        refusal=f"{what} references, which mean nothing outside the file",
-        length=8,
+        size, refusal=f"{what} references, which mean nothing outside the file", length=8
     )
 
 
@@ -243,9 +332,9 @@ def _enum(
     if base.refusal or base.dtype.kind not in "iu" or base.size != size:
         why = base.refusal or "something else than integers"
         return Datatype(size, refusal=f"an enumeration of {why}", length=length)
-    values = np.frombuffer(body[position:length], base.dtype)
+    values = base.values(body[position:length])
     enum = dict(zip(names, values.tolist(), strict=True))
-    if enum == {"FALSE": 0, "TRUE": 1} and size == 1:
+    if enum == {"FALSE": 0, "TRUE": 1} and size == 1 and base.moves is None:
         return Datatype(size, np.dtype("?"), length=length)
     return replace(base, enum=enum, length=length)
 
@@ -261,10 +350,16 @@ def _variable_length(
         return Datatype(
             size, np.dtype(object), heap=HeapStrings(is_utf8=bits >> 8 & 15 == 1), length=length
         )
+    why = base.refusal or ("references" if base.is_reference else None)
+    if base.is_in_heap:
+        why = "other values of variable length"
+    elif base.shape or base.dtype.fields:
+        why = "arrays" if base.shape else "compounds"
     return Datatype(
         size,
+        np.dtype(object),
         sequence=base,
-        refusal="variable-length sequences, which Zarr has no form for",
+        refusal=f"variable-length sequences of {why}, which Zarr has no form for" if why else None,
         length=length,
     )
 
@@ -288,7 +383,8 @@ def _complex(
 ) -> Datatype:
     base = parse_datatype(file, body[8:], depth + 1)
     length = 8 + base.length
-    if base.refusal or base.dtype.kind != "f" or base.dtype.itemsize < 4 or 2 * base.size != size:
+    is_plain = not base.refusal and base.moves is None and base.dtype.kind == "f"
+    if not is_plain or base.dtype.itemsize < 4 or 2 * base.size != size:
         return Datatype(
             size, refusal="complex numbers that are no pairs of 4- or 8-byte floats", length=length
         )
@@ -316,6 +412,8 @@ def _compound(
             position += 28
         member = parse_datatype(file, body[position:], depth + 1)
         position += member.length
+        if 0 in shape:
+            raise Malformed(f"datatype: member {name!r} is an array {shape}")
         if shape:
             member = replace(member, size=member.size * math.prod(shape), shape=shape)
         if offset + member.size > size:
@@ -334,10 +432,10 @@ def _complex_pair(members: list[tuple[str, int, Datatype]], size: int) -> Dataty
         return None
     if first.dtype != second.dtype or first.dtype.kind != "f" or first.shape or second.shape:
         return None
-    half = first.size
+    half = first.dtype.itemsize
     if half < 4:
         return None
-    if (at_real, at_imaginary, size) == (0, half, 2 * half):
+    if first.moves is None and (at_real, at_imaginary, size) == (0, half, 2 * half):
         return Datatype(size, np.dtype(f"{first.dtype.str[0]}c{size}"))
     moves = _member_moves(first, at_real, 0, 1) + _member_moves(second, at_imaginary, half, 1)
     return Datatype(size, np.dtype(f"<c{2 * half}"), moves=tuple(moves))
@@ -351,22 +449,30 @@ def _record(members: list[tuple[str, int, Datatype]], size: int) -> Datatype:
     fields: list[tuple[Any, ...]] = []
     moves: list[Move] = []
     position = 0
-    if any(member.heap and not member.shape for _, _, member in members):
-        return Datatype(size, members=tuple(members))
-    for name, offset, member in members:
-        if member.refusal or member.is_in_heap:
-            what = member.refusal or "variable-length strings in an array or compound"
+    if not members:
+        return Datatype(size, refusal="a compound without members")
+    names = [name for name, _, _ in members]
+    if len(set(names)) != len(names) or "" in names:
+        return Datatype(size, refusal=f"a compound with member names {names}")
+    for name, _, member in members:
+        what = member.refusal
+        if member.sequence is not None:
+            what = "variable-length sequences"
+        if member.is_reference:
+            what = "object references"
+        if what:
             return Datatype(size, refusal=f"a compound whose member {name!r} holds {what}")
+    if any(member.is_in_heap for _, _, member in members):
+        places = sorted((offset, offset + member.size) for _, offset, member in members)
+        if any(end > start for (_, end), (start, _) in pairwise(places)):
+            return Datatype(size, refusal="a compound whose members overlap")
+        return Datatype(size, np.dtype(object), members=tuple(members))
+    for name, offset, member in members:
         target = member.dtype.newbyteorder("<") if member.dtype.kind != "V" else member.dtype
         fields.append((name, target, member.shape) if member.shape else (name, target))
         count = math.prod(member.shape)
         moves += _member_moves(member, offset, position, count)
         position += target.itemsize * count
-    if not fields:
-        return Datatype(size, refusal="a compound without members")
-    names = [name for name, *_ in fields]
-    if len(set(names)) != len(names) or "" in names:
-        return Datatype(size, refusal=f"a compound with member names {names}")
     dtype = np.dtype(fields)
     is_stored_so = position == size and all(
         move.kind == "copy" and move.stored == move.decoded for move in moves
