@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from numcodecs.zstd import Zstd
 
-from byteatlas.errors import ByteatlasError, Inconsistent, Malformed, Unsupported
-from byteatlas.index import json_document, read_json, to_json_bytes
+from byteatlas.errors import ByteatlasError, Inconsistent, LimitExceeded, Malformed
+from byteatlas.index import read_json, to_json_bytes
+from byteatlas.limits import Limits
 from byteatlas.model import WHOLE, Codec, Dimension, Source, VirtualGroup
 
 ZARRAY: dict[str, Any] = {
@@ -359,8 +360,8 @@ def test_what_is_wrong_is_refused_with_our_error(parsed: Any) -> None:
     [
         (b'{"t/.zgroup":"{}","t/.zgroup":"{}"}', "given twice"),
         (b'{"version":1,"refs":{},"refs":{}}', "'refs' is given twice"),
-        (b"[" * 100_000, "too deep"),
-        (b'{"a":' * 100_000, "too deep"),
+        (b"[" * 100_000, "more than 16 deep"),
+        (b'{"a":' * 100_000, "more than 16 deep"),
         (b"[1]", "expected an object"),
         (b"", "not JSON"),
         (b"{", "not JSON"),
@@ -378,16 +379,14 @@ def test_text_that_is_no_index_is_refused(text: bytes, message: str) -> None:
         read_json(text)
 
 
-def test_a_decompression_bomb_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_document, "MAX_DOCUMENT", 2**16)
+def test_a_decompression_bomb_is_stopped() -> None:
+    limits = Limits(index=2**16)
 
-    with pytest.raises(Unsupported, match="the limit is 65536"):
-        read_json(gzip.compress(bytes(2**20)))
-    with pytest.raises(Unsupported, match="the limit is 65536"):
-        read_json(Zstd().encode(bytes(2**20)))
-    with pytest.raises(Unsupported, match="the limit is 65536"):
-        read_json(b"{}".ljust(2**16 + 1))
-    assert read_json(b"{}".ljust(2**16)) == VirtualGroup()
+    for bomb in (gzip.compress(bytes(2**20)), Zstd().encode(bytes(2**20)), b" " * (2**16 + 1)):
+        with pytest.raises(LimitExceeded, match="the limit is 65536"):
+            read_json(bomb, limits=limits)
+    for packed in (gzip.compress(b"{}".ljust(2**16)), b"{}".ljust(2**16)):
+        assert read_json(packed, limits=limits) == VirtualGroup()
 
 
 def test_fortran_order_is_read_where_it_is_no_different() -> None:

@@ -15,6 +15,7 @@ from hypothesis.extra import numpy as nps
 
 from byteatlas.errors import Inconsistent
 from byteatlas.index import json_reader, read_json, to_json_bytes
+from byteatlas.limits import Limits
 from byteatlas.model import (
     WHOLE,
     ChunkManifest,
@@ -252,7 +253,7 @@ def test_reading_in_columns_gives_the_same_group(group: VirtualGroup, zarr_forma
     text = to_json_bytes(group, zarr_format=zarr_format)
     references = [line for line in text.split(b"\n") if line.rstrip(b",").endswith(b"]")]
 
-    found = json_reader._read_own(text, None)
+    found = json_reader._read_own(text, None, Limits())
 
     if any(b'\\"' in line for line in references):
         assert found is None  # it counts on four quotes a line
@@ -314,7 +315,7 @@ def test_a_large_index_is_read_in_columns_and_as_a_document_alike(zarr_format: A
     text = to_json_bytes(group, zarr_format=zarr_format)
 
     assert len(text) > json_reader._WORTH_SPLITTING
-    assert_same_group(json_reader._read_own(text, None), group)
+    assert_same_group(json_reader._read_own(text, None, Limits()), group)
     assert_same_group(read_json(text), group)
     assert_same_group(read_json(json.loads(text)), group)
 

@@ -347,7 +347,6 @@ def test_attributes_are_spelled_and_keep_their_type(value: Any, spelled: Any, ki
         ([1], "<c8"),
         ({}, "<f8"),
         (None, "<f8"),
-        ([""] * 10, "|S9999999"),
         (1, "|O"),
         (1, "f99"),
         (1, ["a"]),

@@ -1,8 +1,9 @@
 """Index files: a virtual group on disk, that other tools can open too."""
 
+from byteatlas.index.atomic import revision
 from byteatlas.index.json_reader import read_json
 from byteatlas.index.json_writer import to_json_bytes, write_json
 from byteatlas.index.zarr_metadata import zarr_metadata
 from byteatlas.index.zarr_v2 import is_prefixed
 
-__all__ = ["is_prefixed", "read_json", "to_json_bytes", "write_json", "zarr_metadata"]
+__all__ = ["is_prefixed", "read_json", "revision", "to_json_bytes", "write_json", "zarr_metadata"]

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from byteatlas.errors import Malformed, Unsupported
+from byteatlas.errors import LimitExceeded, Malformed, Unsupported
 from byteatlas.model import Attribute
 
 __all__ = [
@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 MAX_ATTRIBUTE = 64 * 2**20
-"""No attribute takes more memory than this, in bytes."""
+"""No attribute takes more memory than this, in bytes, unless the caller allows more."""
 
 MAX_ITEM = 16 * 2**20
 """No data type has larger items, in bytes."""
@@ -68,7 +68,7 @@ def attributes_to_json(attrs: Mapping[str, Attribute]) -> dict[str, Any]:
 
 
 def attributes_from_json(
-    values: Mapping[str, Any], types: Mapping[str, Any]
+    values: Mapping[str, Any], types: Mapping[str, Any], limit: int = MAX_ATTRIBUTE
 ) -> dict[str, Attribute]:
     """Return attributes from JSON values and the types that were recorded beside them.
 
@@ -76,8 +76,12 @@ def attributes_from_json(
     ------
     Malformed
         A type is not one, or a value does not fit it.
+    LimitExceeded
+        An attribute takes more than `limit` bytes.
     """
-    return {name: attribute_from_json(value, types.get(name)) for name, value in values.items()}
+    return {
+        name: attribute_from_json(value, types.get(name), limit) for name, value in values.items()
+    }
 
 
 def attribute_to_json(value: Attribute) -> Any:
@@ -100,7 +104,7 @@ def attribute_type(value: Attribute) -> Any:
     return dtype_to_json(value.dtype)
 
 
-def attribute_from_json(value: Any, kind: Any = None) -> Attribute:
+def attribute_from_json(value: Any, kind: Any = None, limit: int = MAX_ATTRIBUTE) -> Attribute:
     """Return one attribute from its JSON value and recorded type.
 
     Without a type, whole numbers become int64 (uint64 above its range), other numbers float64,
@@ -110,25 +114,52 @@ def attribute_from_json(value: Any, kind: Any = None) -> Attribute:
     ------
     Malformed
         The type is not one, or the value does not fit it.
+    LimitExceeded
+        It takes more than `limit` bytes.
     """
     if kind is None:
+        items = len(value) if isinstance(value, str | list) else 1
+        _check_size(items if isinstance(value, str) else 8 * items, limit)
         return _untyped(value)
     dtype = dtype_from_json(kind)
     is_scalar = not isinstance(value, list) or (dtype.kind == "c" and _is_pair(value))
-    if dtype.itemsize * (1 if is_scalar else len(value)) > MAX_ATTRIBUTE:
-        raise Malformed(f"an attribute of type {dtype} is larger than {MAX_ATTRIBUTE} bytes")
+    _check_size(dtype.itemsize * (1 if is_scalar else len(value)), limit)
     if is_scalar:
         scalar: np.generic = scalar_from_json(value, dtype)
         return scalar
     try:
         if dtype.kind in "iubf":
             return _numbers(value, dtype)
-        array: NDArray[Any] = np.empty(len(value), dtype)
-        for position, item in enumerate(value):
+        shape, parts = _flattened(value, dtype)
+        _check_size(dtype.itemsize * len(parts), limit)
+        array: NDArray[Any] = np.empty(len(parts), dtype)
+        for position, item in enumerate(parts):
             array[position] = scalar_from_json(item, dtype)
+        array = array.reshape(shape)
     except (TypeError, ValueError, OverflowError) as error:
         raise Malformed(f"an attribute does not fit its recorded type {dtype}: {error}") from error
     return array
+
+
+def _flattened(value: list[Any], dtype: np.dtype[Any]) -> tuple[tuple[int, ...], list[Any]]:
+    """Return the shape of nested lists, and their items in C order; a complex number is a pair."""
+    shape, items = [len(value)], value
+    while items and all(isinstance(one, list) for one in items):
+        if dtype.kind == "c" and all(map(_is_pair, items)):
+            break
+        if any(len(one) != len(items[0]) for one in items):
+            raise ValueError("lists of different lengths")
+        shape.append(len(items[0]))
+        items = [part for one in items for part in one]
+    return tuple(shape), items
+
+
+def _check_size(size: int, limit: int) -> None:
+    if size > limit:
+        raise LimitExceeded(
+            f"an attribute takes {size} bytes, the limit is {limit}",
+            hint=f"where you trust the index, pass limits=byteatlas.Limits(attribute={size})",
+        )
 
 
 def _numbers(value: list[Any], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -11,6 +11,7 @@ import base64
 import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from byteatlas.index.attributes import (
 from byteatlas.index.opaque import is_opaque, restored_dtype
 from byteatlas.model import (
     Attribute,
+    ChunkManifest,
     Dimension,
     ScanReport,
     Skipped,
@@ -38,6 +40,9 @@ from byteatlas.model import (
 )
 
 __all__ = ["FORMAT", "Facts", "facts_from_json", "facts_to_json", "source_urls"]
+
+DIGEST = "blake2b-64"
+"""The one kind of digest that chunks are sealed with."""
 
 FORMAT = 1
 """Version of the extra key. A reader refuses a higher one."""
@@ -91,10 +96,12 @@ def facts_to_json(
         missing in the source.
     """
     report = group.report
+    is_sealed = any(array.manifest.digest is not None for _, array in group.walk_arrays())
     urls = source_urls(group.sources, keep_query=keep_query)
     return {
         "format": FORMAT,
         "scanner": {"name": report.scanner, "version": report.version},
+        **({"digest": DIGEST} if is_sealed else {}),
         "sources": [
             _source_to_json(source, url) for source, url in zip(group.sources, urls, strict=True)
         ],
@@ -135,7 +142,11 @@ def _types(attrs: Mapping[str, Attribute]) -> dict[str, Any]:
 
 def _array_to_json(array: VirtualArray, filled: list[int]) -> dict[str, Any]:
     manifest = array.manifest
-    entry: dict[str, Any] = {"present": manifest.present_count - len(filled), **_types(array.attrs)}
+    present = manifest.present_count - len(filled)
+    entry: dict[str, Any] = {"present": present}
+    if present < manifest.cells:
+        entry["chunks"] = _chunks_digest(manifest, filled)
+    entry |= _types(array.attrs)
     elsewhere = {
         name: attribute_to_json(array.attrs[name]) for name in _ELSEWHERE if name in array.attrs
     }
@@ -147,11 +158,22 @@ def _array_to_json(array: VirtualArray, filled: list[int]) -> dict[str, Any]:
         entry["fill_value"] = scalar_to_json(array.fill_value)
     if manifest.encoding is not None:
         entry["encoding"] = base64.b64encode(manifest.encoding.tobytes()).decode("ascii")
+    if manifest.digest is not None:
+        column = manifest.digest.astype("<u8").tobytes()
+        entry["digest"] = base64.b64encode(column).decode("ascii")
     if filled:
         entry["filled"] = filled
     if array.notes:
         entry["notes"] = dict(array.notes)
     return entry
+
+
+def _chunks_digest(manifest: ChunkManifest, filled: Sequence[int] = ()) -> str:
+    """Return a digest of which chunks there are: BLAKE2b of 8 bytes over their flat indices."""
+    inlined = np.array(sorted(manifest.inline.keys() - set(filled)), "<u8")
+    index = np.arange(manifest.virtual_count) if manifest.index is None else manifest.index
+    present = np.sort(np.concatenate([index.astype("<u8"), inlined]))
+    return blake2b(present.tobytes(), digest_size=8).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,9 +184,13 @@ class Facts:
     report: ScanReport = field(default_factory=ScanReport)
     groups: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     arrays: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    is_sealed: bool = False
 
-    def restore_group(self, path: str, attrs: Mapping[str, Any]) -> VirtualGroup:
-        """Return a group without members, from its path and its attributes as JSON values."""
+    def restore_group(self, path: str, attrs: Mapping[str, Any], limit: int) -> VirtualGroup:
+        """Return a group without members, from its path and its attributes as JSON values.
+
+        No attribute may take more than `limit` bytes.
+        """
         entry = self.groups.get(path or "/", {})
         dimensions = {
             name: Dimension(
@@ -174,10 +200,15 @@ class Facts:
             for name, value in _object(entry.get("dimensions", {}), "dimensions").items()
         }
         types = _object(entry.get("types", {}), "types")
-        return VirtualGroup(attrs=attributes_from_json(attrs, types), dimensions=dimensions)
+        return VirtualGroup(attrs=attributes_from_json(attrs, types, limit), dimensions=dimensions)
 
-    def restore_array(self, path: str, array: VirtualArray, attrs: dict[str, Any]) -> VirtualArray:
-        """Return an array of this path with its attributes, fill value and notes as they were."""
+    def restore_array(
+        self, path: str, array: VirtualArray, attrs: dict[str, Any], limit: int
+    ) -> VirtualArray:
+        """Return an array of this path with its attributes, fill value and notes as they were.
+
+        No attribute may take more than `limit` bytes.
+        """
         entry = self.arrays[path]
         types = _object(entry.get("types", {}), "types")
         elsewhere = _object(entry.get("attributes", {}), "attributes")
@@ -190,7 +221,7 @@ class Facts:
             array = replace(array, dtype=restored_dtype(array.dtype, real, path), fill_value=None)
         return replace(
             array,
-            attrs=attributes_from_json(attrs, types),
+            attrs=attributes_from_json(attrs, types, limit),
             fill_value=None if fill_value is None else scalar_from_json(fill_value, array.dtype),
             notes=_object(entry.get("notes", {}), "notes"),
         )
@@ -202,23 +233,33 @@ class Facts:
 
     def encoding(self, path: str) -> NDArray[np.uint8] | None:
         """Return the encoding column of an array, by virtual chunk in order; None when all 0."""
-        text = self.arrays.get(path, {}).get("encoding")
-        if text is None:
-            return None
-        try:
-            return np.frombuffer(base64.b64decode(text, validate=True), np.uint8)
-        except (TypeError, ValueError, binascii.Error) as error:
-            raise Malformed("the encoding column is not base64", path=path) from error
+        entry = self.arrays.get(path, {})
+        return _column(entry["encoding"], "encoding", path) if "encoding" in entry else None
 
-    def check_present(self, path: str, count: int) -> None:
-        """Refuse an array that has not the number of chunks it was written with."""
-        if path in self.arrays and self.arrays[path].get("present") != count:
-            raise Inconsistent(
-                f"the index holds {count} chunks, but was written with"
-                f" {self.arrays[path].get('present')!r:.40}",
-                path=path,
-                hint="the index was cut short or edited; scan the source again",
-            )
+    def digest(self, path: str) -> NDArray[np.uint64] | None:
+        """Return the digest column of an array, by virtual chunk in order; None: not sealed."""
+        entry = self.arrays.get(path, {})
+        if "digest" not in entry:
+            return None
+        if not self.is_sealed:
+            raise Malformed("the index does not say which digest its chunks have", path=path)
+        data = _column(entry["digest"], "digest", path)
+        if data.size % 8:
+            raise Malformed("the digest column is not of 8 bytes per chunk", path=path)
+        return data.view("<u8").astype(np.uint64)
+
+    def check_present(self, path: str, manifest: ChunkManifest) -> None:
+        """Refuse an array that has not the chunks it was written with."""
+        entry = self.arrays.get(path)
+        if entry is None:
+            return
+        count, present = manifest.present_count, entry.get("present")
+        hint = "the index was cut short or edited; scan the source again"
+        if type(present) is not int or present != count:
+            problem = f"the index holds {count} chunks, but was written with {present!r:.40}"
+            raise Inconsistent(problem, path=path, hint=hint)
+        if "chunks" in entry and entry["chunks"] != _chunks_digest(manifest):
+            raise Inconsistent("the index holds other chunks than written", path=path, hint=hint)
 
 
 def facts_from_json(value: Any) -> Facts:
@@ -254,7 +295,20 @@ def facts_from_json(value: Any) -> Facts:
         }
         for name in ("groups", "arrays")
     }
-    return Facts(tuple(sources), report, tables["groups"], tables["arrays"])
+    digest = whole.get("digest")
+    if digest not in (None, DIGEST):
+        raise Unsupported(
+            f"the chunks are sealed with {digest!r:.40}, this version knows {DIGEST!r}",
+            hint="install a newer byteatlas",
+        )
+    return Facts(tuple(sources), report, tables["groups"], tables["arrays"], digest is not None)
+
+
+def _column(text: Any, what: str, path: str) -> NDArray[np.uint8]:
+    try:
+        return np.frombuffer(base64.b64decode(text, validate=True), np.uint8)
+    except (TypeError, ValueError, binascii.Error) as error:
+        raise Malformed(f"the {what} column is not base64", path=path) from error
 
 
 def _source_from_json(value: Any) -> Source:

@@ -87,6 +87,9 @@ class ReferenceLines:
         ends = _places(self._data, "\n")
         self._closing = ends - 1 - (self._data[ends - 1] == ord(","))
 
+    def __len__(self) -> int:
+        return len(self._quotes)
+
     def columns(
         self, keys: ChunkKeys, grid_shape: tuple[int, ...]
     ) -> tuple[NDArray[np.uint64], ReferenceColumns]:

@@ -8,10 +8,11 @@ from typing import Any
 from byteatlas.errors import ByteatlasError
 from byteatlas.garbage import paused_gc
 from byteatlas.index.json_columns import split_lines
-from byteatlas.index.json_document import decompress, parse_document
+from byteatlas.index.json_document import check_depth, decompress, parse_document
 from byteatlas.index.json_references import read_document
 from byteatlas.index.json_writer import json_pieces
 from byteatlas.index.zarr_metadata import ZarrFormat
+from byteatlas.limits import Limits
 from byteatlas.model import VirtualGroup
 
 __all__ = ["read_json"]
@@ -20,7 +21,9 @@ _WORTH_SPLITTING = 2**20
 """Smaller texts are parsed as quickly as they are split into lines, in bytes."""
 
 
-def read_json(data: bytes | Mapping[str, Any], *, url: str | None = None) -> VirtualGroup:
+def read_json(
+    data: bytes | Mapping[str, Any], *, url: str | None = None, limits: Limits | None = None
+) -> VirtualGroup:
     """Return the virtual group that an index file holds.
 
     Parameters
@@ -29,28 +32,34 @@ def read_json(data: bytes | Mapping[str, Any], *, url: str | None = None) -> Vir
         The file's bytes, plain or compressed with gzip or zstd; or the parsed document.
     url
         Where it came from. Relative URLs in it count from there.
+    limits
+        How large and deep it may be.
 
     Raises
     ------
     Malformed
         It breaks the reference specification or that of Zarr.
+    LimitExceeded
+        It is larger or deeper than it may be.
     Unsupported
         It holds something that byte ranges cannot express, or a section that is not known.
     Inconsistent
         Chunks are gone that it was written with.
     """
+    limits = Limits() if limits is None else limits
     try:
         with paused_gc():
             if isinstance(data, Mapping):
-                return read_document(data, url)
-            text = decompress(data)
-            own = _read_own(text, url) if len(text) >= _WORTH_SPLITTING else None
-            return own or read_document(parse_document(text), url)
+                check_depth(dict(data), limits)
+                return read_document(data, url, limits)
+            text = decompress(data, limits)
+            own = _read_own(text, url, limits) if len(text) >= _WORTH_SPLITTING else None
+            return own or read_document(parse_document(text, limits), url, limits)
     except ByteatlasError as error:
         raise error.at(url=url) from error.__cause__
 
 
-def _read_own(text: bytes, url: str | None) -> VirtualGroup | None:
+def _read_own(text: bytes, url: str | None, limits: Limits) -> VirtualGroup | None:
     """Return the group in an index that byteatlas wrote; None when the text is any other.
 
     Whether it is, is proved by writing the group again: the bytes must be the same.
@@ -60,8 +69,8 @@ def _read_own(text: bytes, url: str | None) -> VirtualGroup | None:
         return None
     rest, lines = split
     try:
-        document = parse_document(rest)
-        group = read_document(document, url, lines)
+        document = parse_document(rest, limits)
+        group = read_document(document, url, limits, lines)
         zarr_format: ZarrFormat = 3 if "zarr.json" in document.get("refs", {}) else 2
         position = 0
         for piece in json_pieces(group, zarr_format=zarr_format, keep_query=True):

@@ -25,6 +25,7 @@ from byteatlas.index.reference_columns import columns_of, find_virtual
 from byteatlas.index.source_table import SourceTable
 from byteatlas.index.templates import Templates
 from byteatlas.index.zarr_v2 import ArrayDescription
+from byteatlas.limits import Limits
 from byteatlas.model import ChunkManifest, Dimension, VirtualArray, VirtualGroup
 
 __all__ = ["read_document"]
@@ -33,7 +34,10 @@ __all__ = ["read_document"]
 
 
 def read_document(
-    document: Mapping[str, Any], url: str | None, lines: ReferenceLines | None = None
+    document: Mapping[str, Any],
+    url: str | None,
+    limits: Limits,
+    lines: ReferenceLines | None = None,
 ) -> VirtualGroup:
     """Return the virtual group that a document holds.
 
@@ -43,6 +47,8 @@ def read_document(
         The parsed JSON.
     url
         Where it came from. Relative URLs in it count from there.
+    limits
+        How much it may hold.
     lines
         References that were taken out of the text before it was parsed.
 
@@ -54,26 +60,29 @@ def read_document(
         It holds something that byte ranges cannot express, or a section that is not known.
     Inconsistent
         Chunks are gone that it was written with.
+    LimitExceeded
+        It holds more than it may.
     """
-    refs, templates = _references(document)
+    refs, templates = _references(document, limits)
+    limits.check("keys", len(refs) + (0 if lines is None else len(lines)), "the number of its keys")
     if not set(map(type, refs)) <= {str}:
         raise Malformed("a key of the index is not text")
     extra = document.get("byteatlas") if "version" in document else None
     facts = Facts() if extra is None else facts_from_json(extra)
-    nodes = read_nodes(refs)
-    sources = SourceTable(facts.sources, url, templates)
-    arrays = _ArrayReader(refs, facts, sources, lines).read_all(nodes)
-    root = _tree(nodes, arrays, facts)
+    nodes = read_nodes(refs, limits)
+    sources = SourceTable(facts.sources, url, templates, limits)
+    arrays = _ArrayReader(refs, facts, sources, lines, limits).read_all(nodes)
+    root = _tree(nodes, arrays, facts, limits)
     return replace(root, sources=tuple(sources.sources), report=facts.report)
 
 
-def _references(document: Mapping[str, Any]) -> tuple[Mapping[str, Any], Templates]:
+def _references(document: Mapping[str, Any], limits: Limits) -> tuple[Mapping[str, Any], Templates]:
     """Return all references by key, and the templates that their URLs may hold."""
     version = document.get("version")
     if version is None:
         if isinstance(document.get("refs"), dict):
             raise Malformed("the index has 'refs' but no 'version'")
-        return document, Templates()
+        return document, Templates(None, limits)
     if type(version) is not int or version != 1:
         raise Unsupported(f"reference version {version!r:.40} is not known, expected 1")
     unknown = sorted(set(document) - {"version", "templates", "gen", "refs", "byteatlas"})
@@ -82,7 +91,7 @@ def _references(document: Mapping[str, Any]) -> tuple[Mapping[str, Any], Templat
     refs = document.get("refs", {})
     if not isinstance(refs, dict):
         raise Malformed(f"'refs' is {refs!r:.80}, expected an object")
-    templates = Templates(document.get("templates"))
+    templates = Templates(document.get("templates"), limits)
     generated = templates.generate(document.get("gen") or [])
     twice = next(iter(generated.keys() & refs.keys()), None)
     if twice is not None:
@@ -99,6 +108,7 @@ class _ArrayReader:
     facts: Facts
     sources: SourceTable
     lines: ReferenceLines | None
+    limits: Limits
 
     def read_all(self, nodes: Mapping[str, Node]) -> dict[str, VirtualArray]:
         """Return every array by path; all keys must belong to one, or be metadata."""
@@ -130,11 +140,15 @@ class _ArrayReader:
             )
         else:
             described = zarr_v3.array_from_metadata(path[1:], node.files["zarr.json"])
+        for encoding in described.array.encodings:
+            self.limits.check("codecs", len(encoding.codecs), "its chain of codecs")
         manifest = self._manifest(path, described, _chunk_keys(keys, path[1:] + "/"))
         array = replace(described.array, manifest=manifest)
         if path in self.facts.arrays:
-            return self.facts.restore_array(path, array, described.attrs)
-        return _foreign_array(path, array, described, is_v2=".zarray" in node.files)
+            return self.facts.restore_array(path, array, described.attrs, self.limits.attribute)
+        return _foreign_array(
+            path, array, described, is_v2=".zarray" in node.files, limit=self.limits.attribute
+        )
 
     def _manifest(self, path: str, described: ArrayDescription, keys: list[str]) -> ChunkManifest:
         grid_shape = described.array.manifest.grid_shape
@@ -143,7 +157,7 @@ class _ArrayReader:
         is_virtual = find_virtual(keys, values)
         filled = set(self.facts.filled(path))
         inline = {
-            chunk: inline_bytes(value, key)
+            chunk: inline_bytes(value, key, self.limits)
             for chunk, value, key in zip(
                 index[~is_virtual].tolist(),
                 compress(values, ~is_virtual),
@@ -172,7 +186,12 @@ class _ArrayReader:
             if encoding.size != index.size or int(encoding.max(initial=0)) > largest:
                 raise Malformed("the encoding column does not fit the array")
             manifest = replace(manifest, encoding=encoding)
-        self.facts.check_present(path, manifest.present_count)
+        digest = self.facts.digest(path)
+        if digest is not None:
+            if digest.size != index.size:
+                raise Malformed("the digest column does not fit the array")
+            manifest = replace(manifest, digest=digest)
+        self.facts.check_present(path, manifest)
         return manifest
 
 
@@ -198,7 +217,7 @@ def _check_covered(keys: list[str], covered: list[tuple[int, int]]) -> None:
 
 
 def _foreign_array(
-    path: str, array: VirtualArray, described: ArrayDescription, *, is_v2: bool
+    path: str, array: VirtualArray, described: ArrayDescription, *, is_v2: bool, limit: int
 ) -> VirtualArray:
     """Return an array of an index that carries no facts, read as xarray reads it."""
     attrs = dict(described.attrs)
@@ -206,16 +225,16 @@ def _foreign_array(
         attrs["_FillValue"] = scalar_to_json(array.fill_value)
     types = {"_FillValue": dtype_to_json(array.dtype)} if array.dtype.kind != "O" else {}
     try:
-        typed = attributes_from_json(attrs, types)
+        typed = attributes_from_json(attrs, types, limit)
     except Malformed:  # an attribute of that name that is no value of the array
-        typed = attributes_from_json(attrs, {})
+        typed = attributes_from_json(attrs, {}, limit)
     name = path.rpartition("/")[2]
     names = tuple(f"{name}_dim_{axis}" for axis in range(len(array.shape)))
     return replace(array, attrs=typed, dimensions=array.dimensions or names)
 
 
 def _tree(
-    nodes: Mapping[str, Node], arrays: Mapping[str, VirtualArray], facts: Facts
+    nodes: Mapping[str, Node], arrays: Mapping[str, VirtualArray], facts: Facts, limits: Limits
 ) -> VirtualGroup:
     """Return the root of the groups and arrays, members in the order they were written in."""
     paths: dict[str, None] = dict.fromkeys(
@@ -234,7 +253,8 @@ def _tree(
     children: dict[str, dict[str, VirtualGroup]] = {path: {} for path in paths}
     group = VirtualGroup()
     for path in sorted(paths, key=methodcaller("count", "/"), reverse=True):
-        group = _group(path, nodes.get(path, Node({})), members[path], children[path], facts)
+        node = nodes.get(path, Node({}))
+        group = _group(path, node, members[path], children[path], facts, limits)
         parent, _, name = path.rpartition("/")
         if path:
             children[parent][name] = group
@@ -247,6 +267,7 @@ def _group(
     arrays: dict[str, VirtualArray],
     groups: dict[str, VirtualGroup],
     facts: Facts,
+    limits: Limits,
 ) -> VirtualGroup:
     version = node.files.get(".zgroup", {"zarr_format": 2}).get("zarr_format")
     if version != 2:
@@ -254,11 +275,11 @@ def _group(
     attrs = node.files.get(".zattrs", node.files.get("zarr.json", {}).get("attributes", {}))
     if not isinstance(attrs, dict):
         raise Malformed(f"attributes are {attrs!r:.80}, expected an object", path=path)
-    group = facts.restore_group(path, attrs)
+    group = facts.restore_group(path, attrs, limits.attribute)
     if (path or "/") not in facts.groups:
         dimensions: dict[str, Dimension] = {}
         for array in arrays.values():
-            for name, size in zip(array.dimensions, array.shape, strict=True):
+            for name, size in zip(array.dimensions, array.shape, strict=False):  # or no names
                 dimensions.setdefault(name, Dimension(size))
         group = replace(group, dimensions=dimensions)
     return replace(group, arrays=arrays, groups=groups)

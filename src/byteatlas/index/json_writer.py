@@ -38,8 +38,11 @@ def write_json(
     zarr_format: ZarrFormat = 2,
     keep_query: bool = False,
     storage_options: Mapping[str, Any] | None = None,
+    if_unchanged: str | None = None,
 ) -> None:
     """Write an index file, whole or not at all.
+
+    Of several writers at the same time, the last one's index stays, whole.
 
     Parameters
     ----------
@@ -53,16 +56,21 @@ def write_json(
         Keep the query strings of the sources' URLs, which may be signatures.
     storage_options
         Options of the fsspec filesystem (Any: each filesystem's own).
+    if_unchanged
+        Replace only the index that has this `revision` ("" where there is none). Local paths
+        only.
 
     Raises
     ------
+    Conflict
+        It is another one by now, and is left as it is.
     Unsupported
         The index cannot say what the group holds.
     OSError
         The file cannot be written. A file that was there before still is.
     """
     pieces = json_pieces(group, zarr_format=zarr_format, keep_query=keep_query)
-    write_whole(path, pieces, storage_options=storage_options)
+    write_whole(path, pieces, storage_options=storage_options, if_unchanged=if_unchanged)
 
 
 def to_json_bytes(

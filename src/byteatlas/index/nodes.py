@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from byteatlas.errors import Malformed, Unsupported
 from byteatlas.index.json_document import is_unicode, parse_document
+from byteatlas.limits import Limits
 
 __all__ = ["FILES", "Node", "inline_bytes", "read_nodes"]
 
@@ -39,14 +40,16 @@ class Node(NamedTuple):
         )
 
 
-def read_nodes(refs: Mapping[str, Any]) -> dict[str, Node]:
+def read_nodes(refs: Mapping[str, Any], limits: Limits) -> dict[str, Node]:
     """Return the metadata in the references: path ("" for the root, else "/a/b") to its files."""
     nodes: dict[str, Node] = {}
     for key in compress(refs, map(methodcaller("endswith", FILES), refs)):
         parent, _, name = f"/{key}".rpartition("/")
         if name in FILES:
             _check_path(parent)
-            nodes.setdefault(parent, Node({})).files[name] = _metadata_object(refs[key], key)
+            nodes.setdefault(parent, Node({})).files[name] = _metadata_object(
+                refs[key], key, limits
+            )
     root = nodes.setdefault("", Node({})).files
     for key, value in _consolidated(root).items():
         parent, _, name = f"/{key}".rpartition("/")
@@ -88,18 +91,34 @@ def _consolidated(root: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return {f"{path}/zarr.json": node for path, node in inline["metadata"].items()}
 
 
-def _metadata_object(value: Any, key: str) -> dict[str, Any]:
+def _metadata_object(value: Any, key: str, limits: Limits) -> dict[str, Any]:
     """Return the JSON object at a metadata key: as an object, as text or as base64."""
     if isinstance(value, list | tuple):
         raise Unsupported(f"{key!r} is a reference to a source, not metadata")
-    parsed = value if isinstance(value, dict) else parse_document(inline_bytes(value, key))
-    return dict(parsed)
-
-
-def inline_bytes(value: Any, key: str) -> bytes:
-    """Return the bytes of an inline chunk: text, base64 text or a JSON object."""
     if isinstance(value, dict):
-        return json.dumps(value).encode()
+        return dict(value)
+    return parse_document(_bytes_of(value, key), limits)
+
+
+def inline_bytes(value: Any, key: str, limits: Limits) -> bytes:
+    """Return the bytes of an inline chunk: text, base64 text or a JSON object.
+
+    Raises
+    ------
+    Malformed
+        It is none of these, or the base64 is wrong.
+    LimitExceeded
+        It has more bytes than an inlined chunk may have.
+    """
+    if isinstance(value, str | bytes):
+        most = len(value) * 3 // 4 if value[:7] in ("base64:", _BASE64) else len(value)
+        limits.check("inline", most - 8, f"the inlined chunk {key!r:.200}")  # before it is decoded
+    data = json.dumps(value).encode() if isinstance(value, dict) else _bytes_of(value, key)
+    limits.check("inline", len(data), f"the inlined chunk {key!r:.200}")
+    return data
+
+
+def _bytes_of(value: Any, key: str) -> bytes:
     if not isinstance(value, str | bytes):
         raise Malformed(f"{key!r:.200} is {value!r:.80}, not a reference")
     try:

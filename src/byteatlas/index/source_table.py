@@ -13,12 +13,10 @@ from byteatlas.errors import Malformed
 from byteatlas.index.json_document import is_unicode
 from byteatlas.index.reference_columns import ReferenceColumns
 from byteatlas.index.templates import Templates
+from byteatlas.limits import Limits
 from byteatlas.model import WHOLE, Source
 
-__all__ = ["MAX_URL", "SourceTable"]
-
-MAX_URL = 8 * 2**10
-"""No URL in an index is longer, in characters."""
+__all__ = ["SourceTable"]
 
 
 class SourceTable:
@@ -32,16 +30,29 @@ class SourceTable:
         Where the index came from: relative URLs count from there.
     templates
         What the URLs of references may hold.
+    limits
+        How long they may be.
+
+    Raises
+    ------
+    Malformed, LimitExceeded
+        The URL of a source in the list is none, or too long.
     """
 
     def __init__(
-        self, sources: Sequence[Source], index_url: str | None, templates: Templates
+        self,
+        sources: Sequence[Source],
+        index_url: str | None,
+        templates: Templates,
+        limits: Limits,
     ) -> None:
         self._base = _directory(index_url or "")
         self._templates = templates
+        self._limits = limits
         self._position: dict[str, int] = {}
         self.sources: list[Source] = []
         for position, source in enumerate(sources):
+            self._check(source.url)
             self._position.setdefault(source.url, position)
             self.sources.append(replace(source, url=self._resolve(source.url)))
 
@@ -52,6 +63,8 @@ class SourceTable:
         ------
         Malformed
             A URL is none, or a reference goes beyond the end of its source.
+        LimitExceeded
+            A URL is too long.
         """
         for url in columns.urls:
             if url not in self._position:
@@ -73,11 +86,15 @@ class SourceTable:
             )
         return np.array(positions, np.uint32)[columns.url]
 
-    def _add(self, url: Any) -> int:
+    def _check(self, url: Any) -> None:
         if not isinstance(url, str) or not url:
             raise Malformed(f"{url!r:.80} is not the URL of a source")
-        if len(url) > MAX_URL or "\0" in url or not is_unicode(url):
-            raise Malformed(f"a URL of {len(url)} characters, starting {url[:80]!r}, is refused")
+        self._limits.check("url", len(url), f"a URL that begins {url[:80]!r}")
+        if "\0" in url or not is_unicode(url):
+            raise Malformed(f"the URL that begins {url[:80]!r} is not text")
+
+    def _add(self, url: Any) -> int:
+        self._check(url)
         resolved = self._resolve(self._templates.expand(url))
         if resolved not in self._position:
             self.sources.append(Source(resolved))

@@ -22,16 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from byteatlas.errors import Malformed, Unsupported
+from byteatlas.limits import Limits
 
-__all__ = ["MAX_GENERATED", "MAX_TEXT", "Templates"]
-
-MAX_TEXT = 8 * 2**10
-"""No text is longer, before or after its expansion, in characters."""
-
-MAX_GENERATED = 10_000_000
-"""The generators of one index yield at most so many references."""
-
-_MAX_NESTING = 2
+__all__ = ["Templates"]
 
 Value: TypeAlias = int | float | str | NDArray[np.object_]
 """A value, or one for each reference of a generator: an object array of shape (n,)."""
@@ -57,9 +50,12 @@ class Templates:
     ----------
     templates
         Name to text, from the section ``templates``.
+    limits
+        How long texts may become, how deep templates nest, and how many references ``gen`` yields.
     """
 
-    def __init__(self, templates: Any = None) -> None:
+    def __init__(self, templates: Any = None, limits: Limits | None = None) -> None:
+        self._limits = Limits() if limits is None else limits
         templates = templates or {}
         if not isinstance(templates, dict):
             raise Malformed(f"'templates' is {templates!r:.80}, expected an object")
@@ -74,7 +70,9 @@ class Templates:
         Raises
         ------
         Malformed
-            An expression is wrong, or the URL becomes too long.
+            An expression is wrong.
+        LimitExceeded
+            The URL becomes too long, or templates nest too deep.
         Unsupported
             An expression needs more than is known here.
         """
@@ -89,15 +87,17 @@ class Templates:
         ------
         Malformed
             A generator is wrong, or two references have one key.
+        LimitExceeded
+            There are more references than there may be; none of them is made. Or a text becomes
+            too long.
         Unsupported
-            More than `MAX_GENERATED` references, or an expression needs more than is known here.
+            An expression needs more than is known here.
         """
         if not isinstance(generators, list):
             raise Malformed(f"'gen' is {generators!r:.80}, expected a list")
         plans = [_dimensions(generator) for generator in generators]
         total = sum(math.prod(map(len, plan.values())) for plan in plans)
-        if total > MAX_GENERATED:
-            raise Unsupported(f"'gen' describes {total} references, the limit is {MAX_GENERATED}")
+        self._limits.check("generated", total, "the number of references that 'gen' describes")
         refs: dict[str, list[Any]] = {}
         for generator, plan in zip(generators, plans, strict=True):
             refs |= self._references(generator, plan)
@@ -133,19 +133,22 @@ class Templates:
         return value.tolist() if isinstance(value, np.ndarray) else [value] * count
 
     def _render(self, text: str, names: Mapping[str, Value], depth: int) -> Value:
-        if len(text) > MAX_TEXT or depth > _MAX_NESTING:
-            raise Malformed(f"the template text {text[:80]!r} is too long or nests too deep")
+        self._limits.check("url", len(text), f"the template text {text[:80]!r}")
+        self._limits.check("template_depth", depth, f"the template text {text[:80]!r}, nested,")
         parts: list[Value] = []
         for position, part in enumerate(_EXPRESSION.split(text)):
             if position % 2:
-                parts.append(_as_text(self._value(_parse(part), names, depth)))
+                try:
+                    parts.append(_as_text(self._value(_parse(part), names, depth)))
+                except RecursionError as error:
+                    raise Malformed(f"the expression {part[:80]!r} nests too deep") from error
             elif re.search(r"\{\{|\}\}|\{%|\{#", part) or (depth == 0 and re.search("[{}]", part)):
                 raise Unsupported(
                     f"the template text {text[:80]!r} has other braces than {{{{ }}}}"
                 )
             else:
                 parts.append(part)
-        return _joined(parts)
+        return _joined(parts, self._limits)
 
     def _value(self, node: ast.expr, names: Mapping[str, Value], depth: int) -> Value:
         """Evaluate an expression; every kind of it that is not listed here is refused."""
@@ -254,11 +257,10 @@ def _each(function: Callable[[Any], Any], value: Value) -> Value:
     return _column(map(function, value.tolist()), value.size)
 
 
-def _joined(parts: list[Value]) -> Value:
+def _joined(parts: list[Value], limits: Limits) -> Value:
     """Return texts joined, one by one where they are columns."""
     length = sum(max(map(len, _items(part)), default=0) for part in parts)
-    if length > MAX_TEXT:
-        raise Malformed(f"a template expands to {length} characters, the limit is {MAX_TEXT}")
+    limits.check("url", length, "the expansion of a template")
     columns = [part for part in parts if isinstance(part, np.ndarray)]
     if not columns:
         return "".join(map(str, parts))

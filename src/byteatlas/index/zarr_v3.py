@@ -91,7 +91,7 @@ def array_metadata(array: VirtualArray) -> dict[str, Any]:
         },
         "chunk_key_encoding": {"configuration": {"separator": "/"}, "name": "default"},
         "codecs": _codecs_to_json(array),
-        "data_type": _data_type(array.dtype),
+        "data_type": _object_type(array) or _data_type(array.dtype),
         "fill_value": _fill_value_to_json(missing_value(array)),
         "node_type": "array",
         "shape": list(array.shape),
@@ -132,6 +132,13 @@ def _masked_value_from_json(value: Any, dtype: np.dtype[Any]) -> Any:
     except (binascii.Error, ValueError, struct.error):
         pass  # not encoded so: an ordinary attribute
     return value
+
+
+def _object_type(array: VirtualArray) -> str | None:
+    """Return the data type of variable length that the first codec is of."""
+    first = [codec.name for codec in array.encodings[0].codecs[:1]]
+    names = (name for name, codec in _OBJECT_CODECS.items() if [codec] == first)
+    return next(names, None) if array.dtype.kind == "O" else None
 
 
 def _data_type(dtype: np.dtype[Any]) -> Any:

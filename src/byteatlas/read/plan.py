@@ -10,17 +10,18 @@ that are virtual become parts of a source; parts that lie close together become 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from byteatlas.errors import Malformed
+from byteatlas.limits import Limits
 from byteatlas.model import WHOLE, VirtualArray
 from byteatlas.read.selection import Arrange, Axis, Positions, Selection, axis_plan, resolve
 
-__all__ = ["LOCAL", "REMOTE", "Costs", "ReadPlan", "plan_read"]
+__all__ = ["LOCAL", "REMOTE", "Costs", "ReadPlan", "merge_parts", "plan_read"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +82,13 @@ class ReadPlan:
     """First byte of each fetch, shape (fetches,)."""
     fetch_length: NDArray[np.int64]
     """Number of bytes of each fetch, -1 for all that follow, shape (fetches,)."""
+    digest: NDArray[np.uint64] | None = None
+    """Digest of each part, which then is a whole chunk, shape (parts,); None: not sealed."""
+    start: NDArray[np.int64] | None = None
+    """Where in a part that is fetched whole for its digest's sake begins what is wanted of it,
+    shape (parts,); None means at 0."""
+    limits: Limits = field(default_factory=Limits)
+    """How large a decoded chunk may be."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -93,7 +101,9 @@ class ReadPlan:
         return tuple(axis.chunk.size for axis in self.axes)
 
 
-def plan_read(array: VirtualArray, selection: Selection, costs: Costs) -> ReadPlan:
+def plan_read(
+    array: VirtualArray, selection: Selection, costs: Costs, limits: Limits | None = None
+) -> ReadPlan:
     """Plan the reading of a selection of an array.
 
     Raises
@@ -102,14 +112,21 @@ def plan_read(array: VirtualArray, selection: Selection, costs: Costs) -> ReadPl
         The selection does not fit the array's shape, or is of a kind that is not supported.
     Malformed
         A chunk is too short for what is to be read of it.
+    LimitExceeded
+        The selection touches too many chunks or too large ones, or the result is too large.
     """
+    limits = Limits() if limits is None else limits
     positions, arrange = resolve(selection, array.shape)
     is_partial = array.dtype != object and not any(e.codecs for e in array.encodings)
     chunk = array.chunk_shape
-    cell_shape = _slabs(array, positions, costs.gap) if is_partial else chunk
+    manifest = array.manifest
+    is_sealed = manifest.digest is not None  # its chunks are fetched whole
+    cell_shape = chunk
+    if is_partial and not is_sealed:
+        cell_shape = _slabs(array, positions, costs.gap)
+    _check_size(array, positions, cell_shape, limits, is_partial=is_partial)
     axes = tuple(map(axis_plan, positions, cell_shape))
 
-    manifest = array.manifest
     grid_strides = _strides(manifest.grid_shape)
     at = [axis.chunk * length for axis, length in zip(axes, cell_shape, strict=True)]
     flat = _outer_sum([a // c * s for a, c, s in zip(at, chunk, grid_strides, strict=True)])
@@ -129,6 +146,13 @@ def plan_read(array: VirtualArray, selection: Selection, costs: Costs) -> ReadPl
         part = None
 
     offset, length = _parts(manifest.offset[row], manifest.length[row], part)
+    digest = None if manifest.digest is None else manifest.digest[row]
+    begin: NDArray[np.int64] | None = None
+    if is_sealed and part is not None:
+        begin = part[0]
+        offset, length = _parts(manifest.offset[row], manifest.length[row], None)
+    if length.size and (is_sealed or not is_partial):
+        limits.check("chunk", int(length.max()), "a chunk")
     source = None if manifest.source is None else manifest.source[row].astype(np.int64)
     encoding = None if manifest.encoding is None else manifest.encoding[row]
     order = _by_place(source, offset)
@@ -136,7 +160,9 @@ def plan_read(array: VirtualArray, selection: Selection, costs: Costs) -> ReadPl
         cell, offset, length = cell[order], offset[order], length[order]
         source = None if source is None else source[order]
         encoding = None if encoding is None else encoding[order]
-    bounds, fetch_length = _merge(source, offset, length, costs)
+        digest = None if digest is None else digest[order]
+        begin = None if begin is None else begin[order]
+    bounds, fetch_length = merge_parts(source, offset, length, costs)
     first = bounds[:-1]
     return ReadPlan(
         axes=axes,
@@ -153,7 +179,32 @@ def plan_read(array: VirtualArray, selection: Selection, costs: Costs) -> ReadPl
         fetch_source=np.zeros(first.size, np.int64) if source is None else source[first],
         fetch_offset=offset[first],
         fetch_length=fetch_length,
+        digest=digest,
+        start=begin,
+        limits=limits,
     )
+
+
+def _check_size(
+    array: VirtualArray,
+    positions: list[Positions],
+    cell_shape: tuple[int, ...],
+    limits: Limits,
+    *,
+    is_partial: bool,
+) -> None:
+    """Refuse a selection before anything is allocated that grows with it."""
+    sizes = list(map(len, positions))
+    cells: list[int] = [
+        min(size, int(taken[-1]) // cell - int(taken[0]) // cell + 1) if size else 0
+        for size, taken, cell in zip(sizes, positions, cell_shape, strict=True)
+    ]
+    limits.check("cells", math.prod(cells), "the number of chunks that the selection touches")
+    size = math.prod(sizes) * array.dtype.itemsize
+    limits.check("result", size, "the result of the selection")
+    if not is_partial and all(cells):
+        size = math.prod(array.chunk_shape) * array.dtype.itemsize
+        limits.check("chunk", size, "a decoded chunk")
 
 
 def _slabs(array: VirtualArray, positions: list[Positions], gap: int) -> tuple[int, ...]:
@@ -228,13 +279,16 @@ def _by_place(
     return np.lexsort((offset, source))
 
 
-def _merge(
+def merge_parts(
     source: NDArray[np.int64] | None,
     offset: NDArray[np.int64],
     length: NDArray[np.int64],
     costs: Costs,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Join neighbouring parts into fetches; return their bounds and lengths."""
+    """Join neighbouring parts, ordered by place, into fetches; return their bounds and lengths.
+
+    Fetch i holds the parts from bounds[i] up to bounds[i + 1].
+    """
     if not offset.size:
         return np.zeros(1, np.int64), offset
     end = offset + length
