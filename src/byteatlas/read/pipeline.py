@@ -23,7 +23,9 @@ from numpy.typing import NDArray
 
 from byteatlas.codecs import decode, decode_objects
 from byteatlas.errors import ByteatlasError, ShortRead
+from byteatlas.limits import Limits
 from byteatlas.model import WHOLE, Buffer, VirtualArray
+from byteatlas.read.digests import check_digests
 from byteatlas.read.plan import ReadPlan
 from byteatlas.read.selection import Axis
 
@@ -201,11 +203,26 @@ class _Work:
         encoding = [0] * len(cells) if plan.encoding is None else plan.encoding[parts].tolist()
         origin = int(plan.fetch_offset[fetch])
         view = memoryview(data)  # type: ignore[arg-type]  # numpy arrays are buffers too
-        for cell, at, count, by in zip(cells, offset, length, encoding, strict=True):
-            stop = at - origin + count if count >= 0 else None
+        stops = [
+            at - origin + count if count >= 0 else None
+            for at, count in zip(offset, length, strict=True)
+        ]
+        chunks = [view[at - origin : stop] for at, stop in zip(offset, stops, strict=True)]
+        if plan.digest is not None:
             try:
-                self.place_cell(cell, view[at - origin : stop], by, is_partial=plan.is_partial)
+                check_digests(chunks, plan.digest[parts], offset)
             except ByteatlasError as error:
+                error.at(url=url)
+                raise
+        if plan.start is not None:
+            starts = plan.start[parts].tolist()
+            chunks = [chunk[start:] for chunk, start in zip(chunks, starts, strict=True)]
+        for cell, at, chunk, by in zip(cells, offset, chunks, encoding, strict=True):
+            try:
+                self.place_cell(cell, chunk, by, is_partial=plan.is_partial)
+            except ByteatlasError as error:
+                if error.length is None and error.offset in (None, at):
+                    error.length = len(chunk)
                 error.at(url=url, offset=at)
                 raise
 
@@ -227,7 +244,7 @@ class _Work:
             shape = tuple(int(axis.last[at] - axis.first[at]) + 1 for axis, at in taken)
             box = np.ndarray(shape, array.dtype, data, 0, _byte_strides(array))
         else:
-            chunk = decode_chunk(array, data, encoding)
+            chunk = decode_chunk(array, data, encoding, self.plan.limits)
             box = chunk[self._box(taken)]
         inside = [axis.inside(at) for axis, at in taken]
         steps = (index if isinstance(index, slice) else slice(None) for index in inside)
@@ -235,8 +252,8 @@ class _Work:
         for number, index in enumerate(inside):
             if not isinstance(index, slice):
                 box = np.take(box, index, number)
-        target = tuple(slice(axis.bounds[at], axis.bounds[at + 1]) for axis, at in taken)
-        self.result[target] = box
+        target = (slice(axis.bounds[at], axis.bounds[at + 1]) for axis, at in taken)
+        self.result[_keeping_scalars(target)] = box
 
     def _box(self, taken: list[tuple[Axis, int]]) -> BoxIndex:
         """Return the box of a chunk between the first and the last element taken of a cell."""
@@ -253,7 +270,9 @@ def _keeping_scalars(index: Iterable[slice]) -> BoxIndex:
     return (*index, ...)
 
 
-def decode_chunk(array: VirtualArray, data: Buffer, encoding: int) -> NDArray[Any]:
+def decode_chunk(
+    array: VirtualArray, data: Buffer, encoding: int, limits: Limits | None = None
+) -> NDArray[Any]:
     """Decode one chunk of an array.
 
     Parameters
@@ -264,6 +283,8 @@ def decode_chunk(array: VirtualArray, data: Buffer, encoding: int) -> NDArray[An
         The encoded chunk.
     encoding
         Position of its encoding in the array's table.
+    limits
+        How large it may be.
 
     Returns
     -------
@@ -278,8 +299,8 @@ def decode_chunk(array: VirtualArray, data: Buffer, encoding: int) -> NDArray[An
     codecs = array.encodings[encoding]
     count = math.prod(array.chunk_shape)
     if array.dtype == object:
-        return decode_objects(data, codecs, count=count).reshape(array.chunk_shape)
-    flat = decode(data, codecs, size=count * array.dtype.itemsize)
+        return decode_objects(data, codecs, count=count, limits=limits).reshape(array.chunk_shape)
+    flat = decode(data, codecs, size=count * array.dtype.itemsize, limits=limits)
     return np.frombuffer(flat, array.dtype).reshape(array.chunk_shape)
 
 

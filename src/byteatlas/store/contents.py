@@ -19,12 +19,16 @@ from numpy.typing import NDArray
 
 from byteatlas.codecs import encoding_prefix
 from byteatlas.errors import ByteatlasError
+from byteatlas.heap import Heap, heap_of
 from byteatlas.index import zarr_v2, zarr_v3
 from byteatlas.index.chunk_keys import ChunkKeys
 from byteatlas.index.zarr_metadata import zarr_metadata
+from byteatlas.limits import Limits
 from byteatlas.model import WHOLE, Buffer, ByteRange, ChunkManifest, VirtualArray, VirtualGroup
+from byteatlas.read.digests import check_digests
 from byteatlas.read.reader import Reader
 from byteatlas.store.gathering import Gathering
+from byteatlas.store.strings import Pointing, as_served, look_up, missing_chunk
 
 __all__ = ["Answer", "Contents", "Slice"]
 
@@ -52,6 +56,13 @@ class _Chunk(NamedTuple):
     source: int = 0
     offset: int = 0
     length: int = 0
+    encoding: int = 0
+    flat: int = 0
+    """Its flat index in the chunk grid."""
+    points: tuple[VirtualArray, Heap] | None = None
+    """Set where the bytes are heap IDs, and the value is the strings that they point to."""
+    digest: int | None = None
+    """Of its bytes in the source, which then are fetched whole; None: not sealed."""
 
 
 class _Keyed(NamedTuple):
@@ -60,6 +71,10 @@ class _Keyed(NamedTuple):
     array: VirtualArray
     keys: ChunkKeys
     is_prefixed: bool
+    heap: Heap | None
+    """Where its strings are, if its chunks only point to them."""
+    missing: bytes | None
+    """What is served for its missing chunks, if anything is."""
 
 
 class Contents:
@@ -76,6 +91,8 @@ class Contents:
         Version of Zarr whose keys and metadata are served.
     storage_options
         How to reach the sources, in the words of fsspec.
+    limits
+        How large a chunk may be.
     """
 
     def __init__(
@@ -83,27 +100,28 @@ class Contents:
         group: VirtualGroup,
         zarr_format: Literal[2, 3] = 2,
         storage_options: Mapping[str, Any] | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self.group = group
         self.zarr_format: Literal[2, 3] = zarr_format
-        self.reader = Reader(group.sources, storage_options)
+        self.reader = Reader(group.sources, storage_options, limits)
         self.documents: dict[str, bytes] = {
             key: ujson.dumps(value, escape_forward_slashes=False, ensure_ascii=False).encode()
-            for key, value in zarr_metadata(group, zarr_format).items()
+            for key, value in zarr_metadata(as_served(group), zarr_format).items()
         }
         version = zarr_v2 if zarr_format == 2 else zarr_v3
-        self._arrays = {
-            path.lstrip("/"): _Keyed(
-                array,
-                version.chunk_keys(path.lstrip("/")),
-                zarr_v2.is_prefixed(array) if zarr_format == 2 else len(array.encodings) > 1,
+        self._arrays: dict[str, _Keyed] = {}
+        for path, array in group.walk_arrays():
+            keys, heap = version.chunk_keys(path.lstrip("/")), heap_of(array)
+            several = zarr_v2.is_prefixed(array) if zarr_format == 2 else len(array.encodings) > 1
+            self._arrays[path.lstrip("/")] = _Keyed(
+                array, keys, several and heap is None, heap, missing_chunk(array)
             )
-            for path, array in group.walk_arrays()
-        }
         self._gathering = Gathering(self.get_many)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Contents, (self.group, self.zarr_format, self.reader.storage_options)
+        options = self.reader.storage_options, self.reader.limits
+        return Contents, (self.group, self.zarr_format, *options)
 
     def __eq__(self, other: object) -> bool:
         if self is other or not isinstance(other, Contents):
@@ -125,7 +143,8 @@ class Contents:
     async def size(self, key: str) -> int | None:
         """Return the number of bytes under a key, None where the index lacks it.
 
-        No source is asked, unless the index says neither its size nor where a chunk ends.
+        No source is asked, unless the index says neither its size nor where a chunk ends, or the
+        chunk's strings have to be looked up.
         """
         document = self.documents.get(key)
         if document is not None:
@@ -134,6 +153,11 @@ class Contents:
         return None if chunk is None else await self._size(chunk)
 
     async def _size(self, chunk: _Chunk) -> int:
+        if chunk.points is not None:
+            (value,) = await self._look_up(chunk.source, [chunk])
+            if isinstance(value, ByteatlasError):
+                raise value
+            return len(value)
         if chunk.inline is not None:
             return len(chunk.prefix) + len(chunk.inline)
         if chunk.length != WHOLE:
@@ -154,7 +178,8 @@ class Contents:
         keyed = self._owner(key)
         if keyed is None:
             return None
-        array, keys, is_prefixed = keyed
+        array, keys, is_prefixed, heap, missing = keyed
+        points = None if heap is None else (array, heap)
         manifest = array.manifest
         flat = _flat_index(key, keys, manifest.grid_shape)
         if flat is None:
@@ -164,11 +189,14 @@ class Contents:
         by = 0 if row < 0 or manifest.encoding is None else int(manifest.encoding[row])
         prefix = encoding_prefix(by) if is_prefixed else b""
         if row < 0:
-            inline = manifest.inline.get(flat)
-            return None if inline is None else _Chunk(path, prefix, inline)
+            data = manifest.inline.get(flat)
+            if data is None:
+                return None if missing is None else _Chunk(path, prefix, missing)
+            return _Chunk(path, prefix, data, flat=flat, points=points)
         source = 0 if manifest.source is None else int(manifest.source[row])
         offset, length = int(manifest.offset[row]), int(manifest.length[row])
-        return _Chunk(path, prefix, None, source, offset, length)
+        digest = None if manifest.digest is None else int(manifest.digest[row])
+        return _Chunk(path, prefix, None, source, offset, length, by, flat, points, digest)
 
     # Listing
 
@@ -189,7 +217,7 @@ class Contents:
         yield from self._children.get(directory, {}).items()
         if self.zarr_format == 2:
             if directory in self._arrays:
-                array, keys, _ = self._arrays[directory]
+                array, keys, *_ = self._arrays[directory]
                 lead = len(keys.lead)
                 yield from ((key[lead:], False) for key in _chunk_keys(array.manifest, keys))
         elif directory in self._arrays:
@@ -206,7 +234,7 @@ class Contents:
     def keys(self, prefix: str = "") -> Iterator[str]:
         """Yield the keys that begin with a prefix: metadata first, then chunks, lazily."""
         yield from (key for key in list(self.documents) if key.startswith(prefix))
-        for array, keys, _ in self._arrays.values():
+        for array, keys, *_ in self._arrays.values():
             if keys.scalar.startswith(prefix) or prefix.startswith(keys.lead[: len(prefix)]):
                 chunks = _chunk_keys(array.manifest, keys)
                 yield from (key for key in chunks if key.startswith(prefix))
@@ -237,11 +265,14 @@ class Contents:
         """
         answers: list[Answer] = [None] * len(wanted)
         fetches: dict[int, list[_Fetch]] = {}
+        pointing: dict[int, list[_Fetch]] = {}
         for position, (key, start, stop) in enumerate(wanted):
             document = self.documents.get(key)
             chunk = None if document is not None else self._chunk(key)
             if chunk is None:
                 answers[position] = None if document is None else document[start:stop]
+            elif chunk.points is not None:
+                pointing.setdefault(chunk.source, []).append(_Fetch(position, chunk, start, stop))
             elif chunk.inline is not None:
                 answers[position] = (chunk.prefix + chunk.inline)[start:stop]
             else:
@@ -256,21 +287,57 @@ class Contents:
             for one, value in zip(several, values, strict=True):
                 answers[one.position] = value
 
-        await asyncio.gather(*(fetch_from(*item) for item in fetches.items()))
+        async def fetch_strings(source: int, several: list[_Fetch]) -> None:
+            values = await self._look_up(source, [one.chunk for one in several])
+            for (position, _, start, stop), value in zip(several, values, strict=True):
+                answers[position] = value[start:stop] if isinstance(value, bytes) else value
+
+        await asyncio.gather(
+            *(fetch_from(*item) for item in fetches.items()),
+            *(fetch_strings(*item) for item in pointing.items()),
+        )
         return answers
+
+    async def _look_up(
+        self, source: int, chunks: Sequence[_Chunk]
+    ) -> Sequence[bytes | ByteatlasError]:
+        """Return the strings that chunks of one source point to, encoded, or the error of each."""
+        virtual = [
+            _Fetch(0, one._replace(points=None), 0, None) for one in chunks if one.inline is None
+        ]
+        try:
+            bodies = iter(await self._fetch(source, virtual))
+        except ByteatlasError as error:
+            return [error.at(path=chunks[0].path)] * len(chunks)
+        pointing = []
+        for chunk in chunks:
+            assert chunk.points is not None
+            offset = chunk.offset if chunk.inline is None else None
+            data = next(bodies) if chunk.inline is None else chunk.inline
+            array, heap = chunk.points
+            pointing.append(
+                Pointing(array, heap, data, chunk.encoding, chunk.path, chunk.flat, offset)
+            )
+        return await look_up(pointing, self.reader.source(source))
 
     async def _fetch(self, source: int, several: Sequence[_Fetch]) -> Sequence[Buffer]:
         """Fetch parts of chunks that lie in one source, in one round."""
         opened = self.reader.source(source)
         if len(several) == 1 and several[0].is_whole and several[0].chunk.length == WHOLE:
             chunk = several[0].chunk  # its size need not be known
+            await asyncio.to_thread(self.reader.check_rest, source, chunk.offset)
             rest = await opened.aread_range(chunk.offset, WHOLE)
+            _check_sealed(several, [rest], opened.url)
             return [chunk.prefix + bytes(rest) if chunk.prefix else rest]
         parts = [one.part(await self._size(one.chunk)) for one in several]
-        bodies = await opened.aread([span for _, span in parts])
+        self.reader.limits.check(
+            "chunk", max((span.length for _, span, _ in parts), default=0), "a chunk"
+        )
+        bodies = await opened.aread([span for _, span, _ in parts])
+        _check_sealed(several, bodies, opened.url)
         return [
-            head + bytes(body) if head else body
-            for (head, _), body in zip(parts, bodies, strict=True)
+            head + bytes(body[wanted]) if head else body[wanted]
+            for (head, _, wanted), body in zip(parts, bodies, strict=True)
         ]
 
 
@@ -286,13 +353,36 @@ class _Fetch(NamedTuple):
     def is_whole(self) -> bool:
         return self.start == 0 and self.stop is None
 
-    def part(self, size: int) -> tuple[bytes, ByteRange]:
-        """Return what is wanted of the prefix and, in the source, of the chunk."""
+    def part(self, size: int) -> tuple[bytes, ByteRange, slice]:
+        """Return what is wanted of the prefix, what to fetch, and what is wanted of that.
+
+        A chunk that is sealed is fetched whole.
+        """
         prefix = self.chunk.prefix
         span = range(size)[self.start : self.stop]
         head = prefix[span.start : span.stop]
         skipped = max(span.start - len(prefix), 0)
-        return head, ByteRange(self.chunk.offset + skipped, len(span) - len(head))
+        count = len(span) - len(head)
+        if self.chunk.digest is None:
+            return head, ByteRange(self.chunk.offset + skipped, count), slice(None)
+        whole = ByteRange(self.chunk.offset, size - len(prefix))
+        return head, whole, slice(skipped, skipped + count)
+
+
+def _check_sealed(several: Sequence[_Fetch], bodies: Sequence[Buffer], url: str) -> None:
+    """Compare the chunks among what was fetched that have a digest with it."""
+    sealed = [
+        (one.chunk, body)
+        for one, body in zip(several, bodies, strict=True)
+        if one.chunk.digest is not None
+    ]
+    if sealed:
+        chunks = [chunk for chunk, _ in sealed]
+        expected = np.array([chunk.digest for chunk in chunks], np.uint64)
+        try:
+            check_digests([body for _, body in sealed], expected, [one.offset for one in chunks])
+        except ByteatlasError as error:
+            raise error.at(url=url) from None
 
 
 def _flat_index(key: str, keys: ChunkKeys, grid: tuple[int, ...]) -> int | None:
@@ -370,5 +460,5 @@ def _is_same(one: ChunkManifest, other: ChunkManifest) -> bool:
         return False
     return all(
         np.array_equal(getattr(one, name), getattr(other, name))
-        for name in ("offset", "length", "index", "source", "encoding")
+        for name in ("offset", "length", "index", "source", "encoding", "digest")
     )

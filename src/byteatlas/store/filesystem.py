@@ -11,6 +11,7 @@ from fsspec.asyn import AsyncFileSystem
 from fsspec.spec import AbstractBufferedFile
 
 from byteatlas.errors import ByteatlasError
+from byteatlas.limits import Limits
 from byteatlas.opening import open_group
 from byteatlas.store.contents import Contents, Slice
 
@@ -34,6 +35,8 @@ class ByteatlasFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has 
         `byteatlas.open_index`.
     zarr_format
         Version of Zarr whose keys and metadata are served.
+    limits
+        How large the index and its chunks may be, see `byteatlas.Limits`.
     **kwargs
         As for every fsspec filesystem, such as ``asynchronous``.
 
@@ -56,13 +59,14 @@ class ByteatlasFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has 
         storage_options: Mapping[str, Any] | None = None,
         allow: Sequence[str] = (),
         zarr_format: Literal[2, 3] = 2,
+        limits: Limits | None = None,
         **kwargs: Any,  # of fsspec
     ) -> None:
         super().__init__(**kwargs)
         if fo is None:
             raise ValueError("the byteatlas filesystem needs an index: fo='index.json'")
-        group = open_group(fo, storage_options=storage_options, allow=allow)
-        self.contents = Contents(group, zarr_format, storage_options)
+        group = open_group(fo, storage_options=storage_options, allow=allow, limits=limits)
+        self.contents = Contents(group, zarr_format, storage_options, limits)
 
     # Looking around. Names begin with as many slashes as the path that was asked for.
 
@@ -70,6 +74,8 @@ class ByteatlasFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has 
         path = self._strip_protocol(path)
         lead = path + "/" if path else ""
         names = list(self.contents.names(path.lstrip("/")))
+        if names and not detail:
+            return [lead + name for name, _ in names]
         if names:
             infos = [await self._entry(lead + name, is_folder) for name, is_folder in names]
         else:

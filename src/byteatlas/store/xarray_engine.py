@@ -19,9 +19,11 @@ from xarray.backends.store import StoreBackendEntrypoint
 from xarray.coding.strings import create_vlen_dtype
 from xarray.core import indexing
 
+from byteatlas.limits import Limits
 from byteatlas.model import Attribute, VirtualArray, VirtualGroup
 from byteatlas.opening import open_group
 from byteatlas.read.reader import Reader
+from byteatlas.read.sequences import is_of_sequences
 
 __all__ = ["ByteatlasBackendEntrypoint"]
 
@@ -43,6 +45,7 @@ class ByteatlasBackendEntrypoint(BackendEntrypoint):
         "group",
         "storage_options",
         "allow",
+        "limits",
     )
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
@@ -67,6 +70,7 @@ class ByteatlasBackendEntrypoint(BackendEntrypoint):
         group: str | None = None,
         storage_options: Mapping[str, Any] | None = None,
         allow: Sequence[str] = (),
+        limits: Limits | None = None,
         **decoders: Any,
     ) -> xr.Dataset:
         """Return one group as a dataset.
@@ -83,11 +87,15 @@ class ByteatlasBackendEntrypoint(BackendEntrypoint):
             How to reach the index and its sources, in the words of fsspec.
         allow
             Prefixes of URLs that the index may name, see `byteatlas.open_index`.
+        limits
+            How large the index may be and what is read, see `byteatlas.Limits`.
         **decoders
             Of xarray's decoding, such as ``decode_times``.
         """
-        root = open_group(filename_or_obj, storage_options=storage_options, allow=allow)
-        reader = Reader(root.sources, storage_options)
+        root = open_group(
+            filename_or_obj, storage_options=storage_options, allow=allow, limits=limits
+        )
+        reader = Reader(root.sources, storage_options, limits)
         path, wanted = _find(root, group)
         return _decode(_GroupStore(wanted, path, reader), drop_variables, decoders)
 
@@ -107,11 +115,14 @@ class ByteatlasBackendEntrypoint(BackendEntrypoint):
         group: str | None = None,
         storage_options: Mapping[str, Any] | None = None,
         allow: Sequence[str] = (),
+        limits: Limits | None = None,
         **decoders: Any,
     ) -> dict[str, xr.Dataset]:
         """Return all groups as datasets, by path from `group`. Takes what `open_dataset` takes."""
-        root = open_group(filename_or_obj, storage_options=storage_options, allow=allow)
-        reader = Reader(root.sources, storage_options)
+        root = open_group(
+            filename_or_obj, storage_options=storage_options, allow=allow, limits=limits
+        )
+        reader = Reader(root.sources, storage_options, limits)
         top, wanted = _find(root, group)
         return {
             path[len(top) :] or "/": _decode(
@@ -195,7 +206,7 @@ def _encoding(array: VirtualArray) -> dict[str, Any]:
 
 
 def _encoded_dtype(array: VirtualArray) -> Any:
-    if array.dtype == object:
+    if array.dtype == object and not is_of_sequences(array):
         return str
     if "enum" in array.notes:
         meaning = {"enum": dict(array.notes["enum"]), "enum_name": array.notes.get("enum_name")}
@@ -214,7 +225,7 @@ class _LazyArray(BackendArray):
         self.reader = reader
         self.shape = array.shape
         self.dtype: np.dtype[Any] = array.dtype
-        if array.dtype == object:
+        if array.dtype == object and not is_of_sequences(array):
             self.dtype = create_vlen_dtype(str)  # type: ignore[no-untyped-call]  # xarray's own
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:

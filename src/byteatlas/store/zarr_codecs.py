@@ -11,10 +11,24 @@ from zarr.abc.codec import BytesBytesCodec
 from zarr.core.array_spec import ArraySpec
 from zarr.core.buffer import Buffer
 
-from byteatlas.codecs import Encodings
+from byteatlas.codecs import Encodings, registered
 from byteatlas.convert import Convert
+from byteatlas.heap import HeapCodec
 
-__all__ = ["ConvertCodec", "EncodingsCodec"]
+__all__ = [
+    "AnyBloscCodec",
+    "BitshuffleCodec",
+    "Blosc2Codec",
+    "ConvertCodec",
+    "EncodingsCodec",
+    "Hdf5Lz4Codec",
+    "LzfCodec",
+    "NbitCodec",
+    "ScaleOffsetCodec",
+    "StringsCodec",
+    "SzipCodec",
+    "ZfpCodec",
+]
 
 
 class _DecodingCodec(BytesBytesCodec):
@@ -22,6 +36,8 @@ class _DecodingCodec(BytesBytesCodec):
 
     is_fixed_size = False
     kind: ClassVar[type[NumcodecsCodec]]
+    prefix: ClassVar[str] = ""
+    """What its name has in front of the codec's id."""
 
     def __init__(self, **configuration: Any) -> None:  # Any: JSON values
         self.configuration = configuration
@@ -40,7 +56,7 @@ class _DecodingCodec(BytesBytesCodec):
 
     def to_dict(self) -> Any:
         """Return the entry of ``codecs`` in zarr.json."""
-        return {"configuration": self.configuration, "name": self.kind.codec_id}
+        return {"configuration": self.configuration, "name": self.prefix + self.kind.codec_id}
 
     def compute_encoded_size(self, input_byte_length: int, _chunk_spec: ArraySpec) -> int:
         """Refuse: nothing is encoded."""
@@ -64,3 +80,66 @@ class EncodingsCodec(_DecodingCodec):
     """`byteatlas.codecs.Encodings`."""
 
     kind = Encodings
+
+
+class StringsCodec(_DecodingCodec):
+    """`byteatlas.heap.HeapCodec`, which refuses."""
+
+    kind = HeapCodec
+
+
+class AnyBloscCodec(_DecodingCodec):
+    """`byteatlas.codecs.registered.AnyBlosc`."""
+
+    kind = registered.AnyBlosc
+    prefix = "numcodecs."
+
+
+class BitshuffleCodec(_DecodingCodec):
+    """`byteatlas.codecs.registered.Bitshuffle`."""
+
+    kind = registered.Bitshuffle
+
+
+class Blosc2Codec(_DecodingCodec):
+    """`byteatlas.codecs.registered.Blosc2`."""
+
+    kind = registered.Blosc2
+
+
+class Hdf5Lz4Codec(_DecodingCodec):
+    """`byteatlas.codecs.registered.Hdf5Lz4`."""
+
+    kind = registered.Hdf5Lz4
+    prefix = "numcodecs."
+
+
+class LzfCodec(_DecodingCodec):
+    """`byteatlas.codecs.registered.Lzf`."""
+
+    kind = registered.Lzf
+
+
+class NbitCodec(_DecodingCodec):
+    """`byteatlas.codecs.registered.Nbit`."""
+
+    kind = registered.Nbit
+
+
+class ScaleOffsetCodec(_DecodingCodec):
+    """`byteatlas.codecs.registered.ScaleOffset`."""
+
+    kind = registered.ScaleOffset
+
+
+class SzipCodec(_DecodingCodec):
+    """`byteatlas.codecs.registered.Szip`."""
+
+    kind = registered.Szip
+    prefix = "numcodecs."
+
+
+class ZfpCodec(_DecodingCodec):
+    """`byteatlas.codecs.registered.Zfp`."""
+
+    kind = registered.Zfp

@@ -18,6 +18,7 @@ from byteatlas.store.contents import Contents, Slice
 if TYPE_CHECKING:
     from zarr.core.buffer import Buffer, BufferPrototype
 
+    from byteatlas.limits import Limits
     from byteatlas.model import Buffer as Bytes
     from byteatlas.model import VirtualGroup
 
@@ -39,6 +40,8 @@ class IndexStore(Store):
         spelling for every codec and data type of an index.
     storage_options
         How to reach the sources, in the words of fsspec.
+    limits
+        How large a chunk may be.
     read_only
         Only True: an index is never written through.
 
@@ -58,12 +61,13 @@ class IndexStore(Store):
         *,
         zarr_format: Literal[2, 3] = 2,
         storage_options: Mapping[str, Any] | None = None,
+        limits: Limits | None = None,
         read_only: bool = True,
     ) -> None:
         if not read_only:
             raise ValueError("an index is read-only")
         super().__init__(read_only=True)
-        self.contents = Contents(group, zarr_format, storage_options)
+        self.contents = Contents(group, zarr_format, storage_options, limits)
 
     def __eq__(self, value: object) -> bool:
         return isinstance(value, IndexStore) and self.contents == value.contents
