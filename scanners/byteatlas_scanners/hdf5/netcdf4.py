@@ -8,6 +8,7 @@ nothing names an axis, names are made as h5netcdf and xarray make them: phony_di
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +72,8 @@ class GroupDimensions:
     """Names of this group's dimensions, by the address of the scale."""
     by_number: dict[int, str] = field(default_factory=dict)
     """And by netCDF-4's number of the dimension."""
+    by_convention: set[str] = field(default_factory=set)
+    """Names of those that a product convention names: they stand for nothing else."""
 
     def add_scale(self, name: str, item: Object) -> None:
         """Add the dimension that a scale defines; of several links to it the last names it."""
@@ -92,7 +95,7 @@ class GroupDimensions:
         needed: Counter[int] = Counter()
         for shape in shapes:
             needed |= Counter(shape)
-        named = Counter(size for size, _ in self.own.values())
+        named = Counter(size for _, size in self._reusable())
         for size, count in needed.items():
             for _ in range(named[size], count):
                 self.own[f"phony_dim_{first}"] = Dimension(size)
@@ -108,12 +111,22 @@ class GroupDimensions:
         """
         names: list[str] = []
         for size in sizes:
-            for name, dimension in self.own.items():
-                if dimension.size == size and name not in taken:
+            for name, its_size in self._reusable():
+                if its_size == size and name not in taken:
                     names.append(name)
                     taken.add(name)
                     break
         return names
+
+    def _reusable(self) -> Iterator[tuple[str, int]]:
+        """Yield names and sizes of the dimensions that an axis without a name may be.
+
+        None that a convention names; and none without limit, along which its dataset might have
+        to grow.
+        """
+        for name, (size, is_unlimited) in self.own.items():
+            if name not in self.by_convention and not is_unlimited:
+                yield name, size
 
     def scale_name(self, address: int) -> str | None:
         """Return the name of the dimension whose scale is at an address, in this group or above."""
