@@ -33,6 +33,7 @@ __all__ = [
     "html",
     "plural",
     "printable",
+    "read_by",
     "shape",
     "size",
     "stored",
@@ -40,6 +41,8 @@ __all__ = [
     "text",
 ]
 
+NOTE = "read_by"
+"""Key of an array's notes: which other library read it, and why ours did not."""
 MAX_ENTRIES = 100
 """Arrays, groups, attributes, sources or skipped variables shown in one place."""
 MAX_TEXT = 120
@@ -62,6 +65,12 @@ def html(item: VirtualGroup | VirtualArray) -> str:
 
 
 # One fact each
+
+
+def read_by(group: VirtualGroup) -> dict[str, str]:
+    """Return by path which library read an array that our own reader refused, and why it did."""
+    notes = ((path, array.notes.get(NOTE)) for path, array in group.walk_arrays())
+    return {path: str(note) for path, note in notes if note}
 
 
 def size(count: float) -> str:
@@ -236,6 +245,12 @@ def _notes(group: VirtualGroup) -> Iterator[str]:
             yield f"   {source.public_url}" + (f"  {size(source.size)}" if source.size else "")
         if left := _more(len(group.sources)):
             yield f"   {left}"
+    if others := read_by(group):
+        yield "read by another library:"
+        for path, note in _some(others):
+            yield f"   {path}: {note}"
+        if left := _more(len(others)):
+            yield f"   {left}"
     if group.report.skipped:
         yield "skipped:"
         for path, reason in group.report.skipped[:MAX_ENTRIES]:
@@ -280,6 +295,15 @@ def _root_html(group: VirtualGroup) -> str:
             f"<table>{rows}</table>{_more(len(group.report.skipped))}",
             is_open=True,
             kind="skipped",
+        )
+    if others := read_by(group):
+        rows = "".join(
+            f"<tr><td>{escape(path)}</td><td>{escape(note)}</td></tr>"
+            for path, note in _some(others)
+        )
+        skipped += _details(
+            f"<b>read by another library</b> {len(others):,}",
+            f"<table>{rows}</table>{_more(len(others))}",
         )
     rows = "".join(
         f"<tr><td>{escape(source.public_url)}</td>"
