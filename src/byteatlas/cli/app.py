@@ -20,6 +20,7 @@ COMMANDS = {
     "cat": "Write the bytes behind one key to standard output.",
     "where": "Tell where the bytes of a variable are.",
     "verify": "Compare an index with what it was made of.",
+    "doctor": "Say whether a URL can be read by ranges, and how well.",
 }
 """Name to summary: enough for `byteatlas --help` without importing anything."""
 
