@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from byteatlas.errors import (
     ByteatlasError,
+    Conflict,
     Inconsistent,
+    LimitExceeded,
     Malformed,
     MissingDependency,
     NotAllowed,
@@ -28,6 +30,8 @@ from byteatlas.errors import (
 from byteatlas.version import __version__
 
 if TYPE_CHECKING:
+    from byteatlas.diagnosis import Check, Diagnosis, diagnose
+    from byteatlas.limits import Limits
     from byteatlas.model import (
         ByteRange,
         ByteRanges,
@@ -43,6 +47,7 @@ if TYPE_CHECKING:
     )
     from byteatlas.opening import open_dataset, open_datatree, open_index, open_store
     from byteatlas.scanning import scan
+    from byteatlas.sealing import seal
     from byteatlas.sources import Trace
     from byteatlas.verification import VerifyReport, verify
 
@@ -50,11 +55,16 @@ __all__ = [
     "ByteRange",
     "ByteRanges",
     "ByteatlasError",
+    "Check",
     "ChunkManifest",
     "Codec",
+    "Conflict",
+    "Diagnosis",
     "Dimension",
     "Encoding",
     "Inconsistent",
+    "LimitExceeded",
+    "Limits",
     "Malformed",
     "MissingDependency",
     "NotAllowed",
@@ -74,11 +84,13 @@ __all__ = [
     "VirtualArray",
     "VirtualGroup",
     "__version__",
+    "diagnose",
     "open_dataset",
     "open_datatree",
     "open_index",
     "open_store",
     "scan",
+    "seal",
     "verify",
 ]
 
@@ -86,10 +98,13 @@ __all__ = [
 _HOMES = {
     "ByteRange": "model",
     "ByteRanges": "model",
+    "Check": "diagnosis",
     "ChunkManifest": "model",
     "Codec": "model",
+    "Diagnosis": "diagnosis",
     "Dimension": "model",
     "Encoding": "model",
+    "Limits": "limits",
     "ScanReport": "model",
     "Skipped": "model",
     "Source": "model",
@@ -97,11 +112,13 @@ _HOMES = {
     "VerifyReport": "verification",
     "VirtualArray": "model",
     "VirtualGroup": "model",
+    "diagnose": "diagnosis",
     "open_dataset": "opening",
     "open_datatree": "opening",
     "open_index": "opening",
     "open_store": "opening",
     "scan": "scanning",
+    "seal": "sealing",
     "verify": "verification",
 }
 

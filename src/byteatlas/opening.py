@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from byteatlas.errors import NotRecognised
+from byteatlas.errors import LimitExceeded, NotRecognised
 from byteatlas.index.json_reader import read_json
+from byteatlas.limits import Limits
 from byteatlas.model import ByteRange, VirtualGroup, as_view
 from byteatlas.read.access import check_sources, options_for
 from byteatlas.scanners import ScanOptions
@@ -41,6 +43,7 @@ def open_index(
     *,
     storage_options: Mapping[str, Any] | None = None,
     allow: Sequence[str] = (),
+    limits: Limits | None = None,
 ) -> VirtualGroup:
     """Read an index, and check that it may have the sources it names.
 
@@ -57,6 +60,8 @@ def open_index(
         has its own origin and public addresses only. A local index, or an object that the
         caller hands over, may name what it likes. ``..``, user info and unknown schemes are
         refused in any case.
+    limits
+        How large and deep the index may be, see `byteatlas.Limits`.
 
     Returns
     -------
@@ -71,13 +76,15 @@ def open_index(
         It is no index.
     Malformed, Unsupported
         It breaks the specification, or holds what byte ranges cannot express.
+    LimitExceeded
+        It is larger or deeper than the limits allow; the message says which limit to raise.
     SourceError
         The index itself cannot be read.
     """
     if isinstance(index, VirtualGroup):
         return index
     if isinstance(index, Mapping):
-        return _checked(read_json(index), None, allow)
+        return _checked(read_json(index, limits=limits), None, allow)
     url = absolute_url(index)
     source = open_source(url, storage_options=options_for(url, storage_options))
     try:
@@ -87,7 +94,7 @@ def open_index(
                 f"the first bytes {bytes(head[:16])!r} are not those of an index",
                 hint="scan a data file, or open it with open_dataset",
             ).at(url=url)
-        return _checked(read_json(_rest(source, head), url=url), url, allow)
+        return _checked(read_json(_rest(source, head, limits), url=url, limits=limits), url, allow)
     finally:
         source.close()
 
@@ -97,6 +104,7 @@ def open_group(
     *,
     storage_options: Mapping[str, Any] | None = None,
     allow: Sequence[str] = (),
+    limits: Limits | None = None,
 ) -> VirtualGroup:
     """Read an index, or scan a legacy file; the first bytes decide which it is.
 
@@ -108,6 +116,8 @@ def open_group(
         How to reach it, in the words of fsspec. (Any: each protocol's own.)
     allow
         As for `open_index`.
+    limits
+        How large the index may be and what is read through it, see `byteatlas.Limits`.
 
     Raises
     ------
@@ -115,15 +125,17 @@ def open_group(
         As `open_index` or `byteatlas.scan`.
     """
     if isinstance(target, VirtualGroup | Mapping):
-        return open_index(target, allow=allow)
+        return open_index(target, allow=allow, limits=limits)
     url = absolute_url(target)
     source = open_source(url, storage_options=options_for(url, storage_options))
     try:
         reader = CachedReader(source)
         head = as_view(reader.read_head(HEAD))
         if is_index(head):
-            return _checked(read_json(_rest(source, head), url=url), url, allow)
-        return scan_source(reader, ScanOptions())
+            return _checked(
+                read_json(_rest(source, head, limits), url=url, limits=limits), url, allow
+            )
+        return scan_source(reader, ScanOptions(), storage_options=storage_options, allow=allow)
     finally:
         source.close()
 
@@ -134,6 +146,7 @@ def open_store(
     zarr_format: Literal[2, 3] = 2,
     storage_options: Mapping[str, Any] | None = None,
     allow: Sequence[str] = (),
+    limits: Limits | None = None,
 ) -> IndexStore:
     """Open an index or a legacy file as a read-only store of zarr-python 3.
 
@@ -149,6 +162,8 @@ def open_store(
         protocol's own.)
     allow
         As for `open_index`.
+    limits
+        How large the index may be and what is read through it, see `byteatlas.Limits`.
 
     Examples
     --------
@@ -157,8 +172,10 @@ def open_store(
     """
     from byteatlas.store.zarr_store import IndexStore  # noqa: PLC0415  # imports zarr
 
-    group = open_group(target, storage_options=storage_options, allow=allow)
-    return IndexStore(group, zarr_format=zarr_format, storage_options=storage_options)
+    group = open_group(target, storage_options=storage_options, allow=allow, limits=limits)
+    return IndexStore(
+        group, zarr_format=zarr_format, storage_options=storage_options, limits=limits
+    )
 
 
 def open_dataset(
@@ -167,6 +184,7 @@ def open_dataset(
     *,
     storage_options: Mapping[str, Any] | None = None,
     allow: Sequence[str] = (),
+    limits: Limits | None = None,
     **options: Any,
 ) -> xr.Dataset:
     """Open one group of an index or a legacy file as an xarray dataset.
@@ -183,6 +201,8 @@ def open_dataset(
         protocol's own.)
     allow
         As for `open_index`.
+    limits
+        How large the index may be and what is read through it, see `byteatlas.Limits`.
     **options
         Of `xarray.open_dataset`, such as ``chunks`` or ``decode_times``. (Any: xarray's own.)
 
@@ -202,6 +222,7 @@ def open_dataset(
         group=group,
         storage_options=storage_options,
         allow=allow,
+        limits=limits,
         **options,
     )
 
@@ -211,6 +232,7 @@ def open_datatree(
     *,
     storage_options: Mapping[str, Any] | None = None,
     allow: Sequence[str] = (),
+    limits: Limits | None = None,
     **options: Any,
 ) -> xr.DataTree:
     """Open all groups of an index or a legacy file as an xarray tree.
@@ -225,6 +247,8 @@ def open_datatree(
         protocol's own.)
     allow
         As for `open_index`.
+    limits
+        How large the index may be and what is read through it, see `byteatlas.Limits`.
     **options
         Of `xarray.open_datatree`, such as ``chunks`` or ``decode_times``. (Any: xarray's own.)
     """
@@ -237,6 +261,7 @@ def open_datatree(
         engine=ByteatlasBackendEntrypoint,
         storage_options=storage_options,
         allow=allow,
+        limits=limits,
         **options,
     )
 
@@ -259,8 +284,12 @@ def is_index(head: memoryview) -> bool:
     return start.lstrip().startswith((b"{", b"\x28\xb5\x2f\xfd"))
 
 
-def _rest(source: ByteSource, head: memoryview) -> bytes:
+def _rest(source: ByteSource, head: memoryview, limits: Limits | None) -> bytes:
     size = source.facts.size or len(head)
+    try:
+        (limits or Limits()).check("index", size, "the index")
+    except LimitExceeded as error:
+        raise error.at(url=source.url) from None
     if size <= len(head):
         return bytes(head)
     (rest,) = source.read([ByteRange(len(head), size - len(head))])
@@ -268,5 +297,4 @@ def _rest(source: ByteSource, head: memoryview) -> bytes:
 
 
 def _checked(group: VirtualGroup, url: str | None, allow: Sequence[str]) -> VirtualGroup:
-    check_sources(group.sources, url, allow)
-    return group
+    return replace(group, sources=tuple(check_sources(group.sources, url, allow)))

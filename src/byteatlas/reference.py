@@ -93,7 +93,7 @@ def open_reference(
                 with _open_netcdf4(path, None if path else handle.read()) as reference:
                     yield reference
                 return
-            with _open_h5py(handle) as (reference, is_netcdf4):
+            with _open_h5py(path or handle) as (reference, is_netcdf4):
                 if library == "h5py" or path is None or not is_netcdf4:
                     yield reference
                     return
@@ -187,20 +187,23 @@ _BOOKKEEPING = frozenset(
 )
 """Attributes that netCDF4 keeps for itself."""
 _ONLY_A_DIMENSION = b"This is a netCDF dimension but not a netCDF variable"
+_MAX_SOFT_LINKS = 32
 _CANNOT_READ = (KeyError, OSError, RuntimeError, TypeError, ValueError)
 """What the libraries raise for what they do not support, or find damaged."""
 
 
 class _H5pyReference:
-    def __init__(self, root: Any, library: str) -> None:
+    def __init__(self, root: Any, library: str, *, finds_others: bool) -> None:
         import h5py  # noqa: PLC0415  # slow to import
 
         self.library = library
         self._root = root
+        self._finds_others = finds_others
         self._path_of: dict[Any, str] = {_identity(root): ""}
         self._names_of: dict[Any, set[str]] = {}
         self._datasets: dict[str, Any] = {}
         self._unreadable: dict[str, str] = {}
+        self._external: dict[str, ReferenceArray] = {}
         waiting = [("", root)]
         while waiting:
             here, group = waiting.pop()
@@ -227,19 +230,32 @@ class _H5pyReference:
         return list(self._datasets)
 
     def resolve(self, path: str) -> str | None:
-        if path in self._datasets or path in self._unreadable:
+        if path in self._datasets or path in self._external or path in self._unreadable:
+            return path
+        is_linked = _is_linked(self._root, path)
+        if is_linked and not self._finds_others:
+            self._unreadable[path] = "h5py cannot follow links to other files from here"
             return path
         try:  # by another of its names
-            found = self._path_of.get(_identity(self._root[path]))
+            item = self._root[path]
+            found = self._path_of.get(_identity(item))
         except _CANNOT_READ:
             return None
-        return found if found in self._datasets else None
+        if is_linked and hasattr(item, "dtype"):
+            self._datasets[path] = item
+            return path
+        return found if found in self._datasets or found in self._external else None
 
     def array(self, path: str) -> ReferenceArray:
         if path in self._unreadable:
             raise Unsupported(self._unreadable[path])
+        if path in self._external:
+            return self._external[path]
         dataset = self._datasets[path]
         with _unsupported("h5py"):
+            is_external = bool(dataset.external)
+            if (dataset.is_virtual or is_external) and not self._finds_others:
+                raise Unsupported("its values are in other files: h5py cannot reach them from here")
             kind, shape = dataset.dtype, dataset.shape or ()
             dimensions = tuple(map(self._names, dataset.dims))
         if dataset.shape is None:
@@ -250,22 +266,54 @@ class _H5pyReference:
             shape += inner
             dimensions += (frozenset(),) * len(inner)
 
+        attrs = _h5py_attributes(dataset)
+        if is_external:
+            del dataset  # while it is open, it cannot be opened in another way
+            dataset = _open_external(self._root, self._datasets.pop(path).name)
+
         def read(region: tuple[slice, ...]) -> NDArray[Any]:
             with _unsupported("h5py"):
-                values = np.asarray(dataset[region[:axes]])
+                values = _with_paths(np.asarray(dataset[region[:axes]]), self._root)
             rest: NDArray[Any] = values[(slice(None),) * axes + region[axes:] + (...,)]
             return rest
 
-        return ReferenceArray(shape, kind, dimensions, _h5py_attributes(dataset), read)
+        made = ReferenceArray(shape, kind, dimensions, attrs, read)
+        if is_external:
+            self._external[path] = made
+        return made
 
     def _names(self, axis: Any) -> frozenset[str]:
         scales = [scale for scale in axis.values() if scale.shape is not None]
         return frozenset().union(*(self._names_of.get(_identity(scale), ()) for scale in scales))
 
     def attributes(self, path: str) -> Mapping[str, Any] | None:
+        # From an open file, h5py takes every other file for that one.
+        if not self._finds_others and _is_linked(self._root, path):
+            return None
         with suppress(*_CANNOT_READ):
             return _h5py_attributes(self._root[path or "/"])
         return None
+
+
+def _with_paths(value: Any, root: Any) -> Any:
+    """Return object references as the paths of what they lead to, and all else as it is."""
+    import h5py  # noqa: PLC0415  # slow to import
+
+    def path(reference: Any) -> str:
+        name = h5py.h5r.get_name(reference, root.id) if reference else b""
+        if name is None:
+            raise ValueError("a reference to an object without a path")
+        return str(name.decode())
+
+    if type(value) is h5py.Reference:
+        return path(value)
+    if not isinstance(value, np.ndarray) or value.dtype != object:
+        return value
+    if not all(type(item) is h5py.Reference for item in value.reshape(-1).tolist()):
+        return value
+    paths = np.empty(value.size, object)
+    paths[:] = list(map(path, value.reshape(-1).tolist()))
+    return paths.reshape(value.shape)
 
 
 def _identity(item: Any) -> Any:
@@ -273,6 +321,37 @@ def _identity(item: Any) -> Any:
 
     info = h5py.h5o.get_info(item.id)
     return info.fileno, info.addr
+
+
+def _open_external(root: Any, name: str) -> Any:
+    """Open a dataset whose values are in external files so that names count from its own file."""
+    import h5py  # noqa: PLC0415  # slow to import
+
+    access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
+    access.set_efile_prefix(b"${ORIGIN}")  # else from the working directory
+    return h5py.Dataset(h5py.h5d.open(root.id, name.encode(), access))
+
+
+def _is_linked(root: Any, path: str) -> bool:
+    """Tell whether a path leads through a link to another file, by way of soft links too."""
+    import h5py  # noqa: PLC0415  # slow to import
+
+    waiting, done, hops = path.split("/")[::-1], list[str](), 0
+    with suppress(*_CANNOT_READ):
+        while waiting and hops < _MAX_SOFT_LINKS:
+            part = waiting.pop()
+            if part in ("", "."):
+                continue
+            link = root.get("/".join([*done, part]), getlink=True)
+            if isinstance(link, h5py.ExternalLink):
+                return True
+            if isinstance(link, h5py.SoftLink):
+                hops += 1
+                done = [] if link.path.startswith("/") else done
+                waiting += link.path.split("/")[::-1]
+            else:
+                done.append(part)
+    return False
 
 
 def _is_only_a_dimension(dataset: Any) -> bool:
@@ -286,21 +365,29 @@ def _h5py_attributes(item: Any) -> dict[str, Any]:
 
     def value(name: str) -> Any:
         found = item.attrs[name]
-        return np.empty(0, found.dtype) if isinstance(found, h5py.Empty) else found
+        if isinstance(found, h5py.Empty):
+            return np.empty(0, found.dtype)
+        return _with_paths(found, item.file)
 
     return _each([name for name in item.attrs if name not in _BOOKKEEPING], value, "h5py")
 
 
 @contextmanager
-def _open_h5py(handle: Any) -> Iterator[tuple[Reference, bool]]:
-    """Open with h5py, and tell whether the netCDF library has written it."""
+def _open_h5py(source: Any) -> Iterator[tuple[Reference, bool]]:
+    """Open a path or an open file with h5py; tell whether the netCDF library has written it.
+
+    From a path, h5py finds the other files that hold values of it; from an open file it does not,
+    and reads fill values.
+    """
     import h5py  # noqa: PLC0415  # slow to import
 
     with suppress(ImportError):
         import hdf5plugin  # noqa: F401, PLC0415  # registers more decompressors, where installed
 
-    with h5py.File(handle, "r") as file:
-        yield _H5pyReference(file, f"h5py {h5py.__version__}"), "_NCProperties" in file.attrs
+    finds_others = isinstance(source, Path)
+    with h5py.File(source, "r") as file:
+        reference = _H5pyReference(file, f"h5py {h5py.__version__}", finds_others=finds_others)
+        yield reference, "_NCProperties" in file.attrs
 
 
 def _each(names: list[str], read: Callable[[str], Any], library: str) -> dict[str, Any]:

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from os import PathLike
 from typing import Any
 
-from byteatlas.errors import ByteatlasError
-from byteatlas.garbage import paused_gc
-from byteatlas.model import Source, VirtualGroup, as_view
-from byteatlas.scanners import MAX_CHUNK, MAX_INLINE, ScanOptions, Window, find_scanner
+from byteatlas.fallback import AUTO, scan_with
+from byteatlas.model import VirtualGroup
+from byteatlas.others import HEAD, SMALL, Scan
+from byteatlas.scanners import MAX_CHUNK, MAX_INLINE, ScanOptions
 from byteatlas.sources import Trace, open_source
 from byteatlas.sources.cache import CachedReader
+from byteatlas.sources.credentials import prepared
 from byteatlas.sources.urls import absolute_url
-from byteatlas.steps import run
-from byteatlas.version import __version__
 
 __all__ = ["HEAD", "SMALL", "scan", "scan_source"]
-
-HEAD = 2**19
-"""Bytes of the first request: enough to recognise a format and for most files' headers."""
-SMALL = 2**22
-"""A source of at most so many bytes is read whole, which saves all further rounds."""
 
 
 def scan(
@@ -34,6 +27,11 @@ def scan(
     max_inline: int = MAX_INLINE,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    conventions: bool = True,
+    follow_links: bool = False,
+    allow: Sequence[str] = (),
+    engine: str = AUTO,
+    seal: bool = False,
     trace: Trace | None = None,
 ) -> VirtualGroup:
     """Scan a file where it lies and return its arrays as byte ranges.
@@ -53,12 +51,29 @@ def scan(
         Values that can only be kept in the index are refused above so many bytes of one array.
     include, exclude
         Glob patterns of array paths, such as ``"/forecast/temp*"``; exclude wins.
+    conventions
+        Name dimensions that the file names nowhere after the conventions of products, such as
+        HDF-EOS5; each such array says so in its notes. Else they are ``phony_dim_0`` and so on.
+    follow_links
+        Show what links to other files lead to, under the links' names; else they are skipped.
+    allow
+        Values may lie in other files, which the scanned file names (external files and virtual
+        datasets of HDF5, links that are followed). Such a file is opened when it lies in the
+        directory of the one that names it, or below. These prefixes of URLs allow others, such as
+        ``"/archive/raw/"``; an array whose values lie elsewhere is skipped.
+    engine
+        ``"auto"``: what our own reader refuses, though another library may read it, is tried with
+        that library (h5py for HDF5), in a child process with limits; each such array says so in
+        its notes. ``"native"``: our own reader alone. ``"h5py"``: that library alone.
+    seal
+        Read every chunk once and keep a digest of it, see `byteatlas.seal`.
     trace
         Counts rounds, requests and bytes as they happen; the totals are in the report as well.
 
     Returns
     -------
-    The root group. What could not be expressed is in its ``report.skipped``, with the reason.
+    The root group. What could not be expressed is in its ``report.skipped``, with the reason. Its
+    first source is the file, the others hold values of it.
 
     Raises
     ------
@@ -75,39 +90,41 @@ def scan(
         max_inline=max_inline,
         include=tuple(include),
         exclude=tuple(exclude),
+        conventions=conventions,
+        follow_links=follow_links,
     )
     source = open_source(absolute_url(url), storage_options=storage_options, trace=trace)
     try:
-        return scan_source(CachedReader(source), options, scanner=scanner)
+        group = scan_source(
+            CachedReader(source),
+            options,
+            scanner=scanner,
+            storage_options=storage_options,
+            allow=allow,
+            engine=engine,
+        )
     finally:
         source.close()
+    if not seal:
+        return group
+    from byteatlas.sealing import seal as sealed  # noqa: PLC0415  # reads: only if it is asked for
+
+    return sealed(group, storage_options=storage_options, trace=trace)
 
 
 def scan_source(
-    reader: CachedReader, options: ScanOptions, *, scanner: str | None = None
+    reader: CachedReader,
+    options: ScanOptions,
+    *,
+    scanner: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    allow: Sequence[str] = (),
+    engine: str = AUTO,
 ) -> VirtualGroup:
     """Do as `scan` with a source that is open already, and perhaps read in part."""
-    try:
-        head = as_view(reader.read_head(HEAD))
-        size = reader.facts.size
-        assert size is not None  # the first answer says it
-        if len(head) < size <= SMALL:
-            head = as_view(reader.read_head(size))
-        found = find_scanner(head, only=(scanner,) if scanner else ())
-        with paused_gc():
-            group = run(found.scan(Window(head, size), options), reader)
-    except ByteatlasError as error:
-        raise error.at(url=reader.url) from error.__cause__
-    return _finished(group, found.name, reader.facts, reader.trace)
+    scan = Scan(prepared(storage_options), allow)
 
+    def native() -> VirtualGroup:
+        return scan.scan(reader, options, scanner=scanner)
 
-def _finished(group: VirtualGroup, scanner: str, facts: Source, trace: Trace) -> VirtualGroup:
-    report = replace(
-        group.report,
-        scanner=scanner,
-        version=__version__,
-        rounds=trace.rounds,
-        requests=trace.requests,
-        bytes_read=trace.bytes_read,
-    )
-    return replace(group, sources=(facts,), report=report)
+    return scan_with(engine, reader, options, native, scanner=scanner)

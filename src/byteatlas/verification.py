@@ -21,6 +21,7 @@ from byteatlas.opening import Target, open_index
 from byteatlas.read import Reader
 from byteatlas.reference import Reference, ReferenceArray, open_reference
 from byteatlas.sources import open_source
+from byteatlas.sources.credentials import options_for
 from byteatlas.sources.identity import check_identity
 
 __all__ = [
@@ -93,7 +94,8 @@ def verify(
     Parameters
     ----------
     index
-        An index of one source, as for `open_index`; or what `scan` returned.
+        An index of one file, as for `open_index`; or what `scan` returned. Where other files
+        hold values of a local file, the library finds them itself; else they are not compared.
     sample
         Number of chunks compared of each array, always with its first and last; None compares
         every value.
@@ -114,7 +116,7 @@ def verify(
     Raises
     ------
     Unsupported
-        The index has no source, or several.
+        The index has no source, or several that no scan of one file has found.
     SourceError
         The source cannot be read.
     """
@@ -122,7 +124,8 @@ def verify(
     stale = find_changed(group.sources, storage_options=storage_options)
     if stale:
         return VerifyReport(library="", stale=stale, skipped=group.report.skipped)
-    if len(group.sources) != 1:
+    # A scan puts the file first, and behind it those that hold values of it.
+    if len(group.sources) != 1 and not (group.sources and group.report.scanner):
         raise Unsupported(
             f"the index has {len(group.sources)} sources, and only one can be compared"
         )
@@ -199,7 +202,8 @@ def find_changed(
     """
     changed = []
     for source in sources:
-        opened = open_source(source.url, storage_options=storage_options)
+        options = options_for(source, storage_options)
+        opened = open_source(source.url, storage_options=options, expected=source)
         try:
             check_identity(source, opened.stat())
         except SourceChanged as error:

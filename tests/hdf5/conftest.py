@@ -12,7 +12,7 @@ import h5py
 import netCDF4
 import numpy as np
 import pytest
-from numcodecs.vlen import VLenUTF8
+from numcodecs.vlen import VLenBytes, VLenUTF8
 
 from byteatlas.codecs import decode
 from byteatlas.model import VirtualArray, VirtualGroup
@@ -105,7 +105,12 @@ def _read(data: bytes, array: VirtualArray) -> np.ndarray:
     chunks += [(cell, raw, array.encodings[0]) for cell, raw in manifest.inline.items()]
     size = math.prod(array.chunk_shape) * dtype.itemsize
     for cell, raw, codecs in chunks:
-        if dtype.hasobject:
+        if "sequence" in array.notes:
+            assert [codec.name for codec in codecs.codecs] == ["vlen-bytes"]
+            chunk = np.empty(math.prod(array.chunk_shape), object)
+            for number, item in enumerate(VLenBytes().decode(raw)):
+                chunk[number] = np.frombuffer(item, array.notes["sequence"])
+        elif dtype.hasobject:
             assert [codec.name for codec in codecs.codecs] == ["vlen-utf8"]
             chunk = VLenUTF8().decode(raw)
         else:
@@ -133,6 +138,9 @@ def _difference(ours: Any, theirs: Any) -> str | None:
         wrong = ((name, _difference(ours[name], theirs[name])) for name in ours.dtype.names)
         return next((f"{name}: {why}" for name, why in wrong if why), None)
     if ours.dtype.hasobject or theirs.dtype.hasobject:
+        pairs = list(zip(ours.reshape(-1).tolist(), theirs.reshape(-1).tolist(), strict=True))
+        if any(isinstance(item, np.ndarray) for pair in pairs for item in pair):
+            return next((why for one, other in pairs if (why := _difference(one, other))), None)
         one, other = _texts(ours), _texts(theirs)
         return None if one == other else f"texts {one[:5]}, not {other[:5]}"
     if ours.dtype.newbyteorder("<") != theirs.dtype.newbyteorder("<"):
@@ -140,6 +148,18 @@ def _difference(ours: Any, theirs: Any) -> str | None:
     if _little_endian(ours) != _little_endian(theirs):
         return f"values {ours.ravel()[:5]}, not {theirs.ravel()[:5]}"
     return None
+
+
+def _wrong_references(paths: np.ndarray, dataset: h5py.Dataset) -> list[str]:
+    """Return the paths that lead to something else than a dataset's references do."""
+    theirs = np.asarray(dataset[...], object)
+    assert paths.shape == theirs.shape
+    return [
+        path
+        for path, reference in zip(paths.reshape(-1), theirs.reshape(-1), strict=True)
+        if (path == "") == bool(reference)
+        or (reference and dataset.file[path] != dataset.file[reference])
+    ]
 
 
 def _texts(values: np.ndarray) -> list[str]:
@@ -160,6 +180,8 @@ def _attribute_differences(ours: Mapping[str, Any], theirs: netCDF4.Dataset) -> 
         one, other = ours[name], theirs.getncattr(name)
         if isinstance(other, str | bytes | list):
             is_same = isinstance(one, type(other)) and one == other
+        elif np.asarray(other).dtype.names:
+            is_same = isinstance(one, np.void | np.ndarray) and _difference(one, other) is None
         else:
             is_same = np.shape(one) == np.shape(other) and one.dtype == np.asarray(other).dtype
             is_same = is_same and one.tobytes() == np.asarray(other).tobytes()
@@ -210,12 +232,16 @@ def _check(data: bytes, skipped: Mapping[str, str] | None = None, **options: Any
                 assert path not in arrays
                 continue
             array = arrays.pop(path)
+            if "reference" in array.notes:
+                assert not _wrong_references(_read(data, array), dataset), path
+                continue
             why = _difference(_read(data, array), dataset[...])
             assert why is None, f"{path}: {why}"
             dtype = dataset.dtype
             while dtype.subdtype:
                 dtype = dtype.base
-            assert array.dtype == dtype or array.dtype.kind in "OV", path
+            is_same = array.dtype in (dtype, dtype.newbyteorder("<"))
+            assert is_same or array.dtype.kind in "OV", path
     assert not arrays
     return group
 
@@ -269,6 +295,38 @@ def _check_netcdf(
     return group
 
 
+def _check_whole(
+    data: bytes, skipped: Mapping[str, str] | None = None, **options: Any
+) -> VirtualGroup:
+    """Do as `check`, and compare all attributes with h5py too."""
+    group = _check(data, skipped, **options)
+    found = {"/": group.attrs}
+    for path, one in group.walk():
+        found[path or "/"] = one.attrs
+        found |= {f"{path}/{name}": array.attrs for name, array in one.arrays.items()}
+    with h5py.File(io.BytesIO(data)) as file:
+        for path, ours in found.items():
+            theirs = dict(file[path].attrs)
+            assert ours.keys() == theirs.keys(), path
+            wrong = [name for name in ours if not _is_same(ours[name], theirs[name])]
+            assert wrong == [], path
+    return group
+
+
+def _is_same(ours: Any, theirs: Any) -> bool:
+    if isinstance(ours, str | list):
+        return bool(np.ravel(theirs).tolist() == np.ravel(ours).tolist())
+    return _difference(np.ravel(ours), np.ravel(theirs)) is None
+
+
+def _create_group(file: h5py.File, name: str, *properties: tuple[Any, ...]) -> h5py.Group:
+    """Create a group with properties, each a function of libhdf5 and its values."""
+    plist = h5py.h5p.create(h5py.h5p.GROUP_CREATE)
+    for function, *values in properties:
+        _set_property(function, plist, *values)
+    return h5py.Group(h5py.h5g.create(file.id, name.encode(), gcpl=plist))
+
+
 @contextmanager
 def _within(seconds: int) -> Iterator[None]:
     """End what hangs, instead of waiting for it for ever."""
@@ -299,8 +357,11 @@ write_raw = _offer(_write_raw)
 scan = _offer(_scan)
 read = _offer(_read)
 difference = _offer(_difference)
+wrong_references = _offer(_wrong_references)
 datasets = _offer(_datasets)
 check = _offer(_check)
+check_whole = _offer(_check_whole)
+create_group = _offer(_create_group)
 check_netcdf = _offer(_check_netcdf)
 netcdf_differences = _offer(_netcdf_differences)
 within = _offer(_within)

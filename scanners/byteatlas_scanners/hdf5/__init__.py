@@ -15,4 +15,9 @@ def _matches(head: memoryview) -> bool:
     return find_signature(head) is not None
 
 
-scanner = Scanner(name="hdf5", matches=_matches, scan=scan)
+scanner = Scanner(
+    name="hdf5",
+    matches=_matches,
+    scan=scan,
+    engines={"h5py": "byteatlas_scanners.hdf5.by_h5py"},
+)

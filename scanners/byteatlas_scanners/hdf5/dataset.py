@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from byteatlas.codecs import only_decodes
 from byteatlas.convert import Convert, convert
-from byteatlas.errors import Malformed, Unsupported
+from byteatlas.errors import Malformed, MissingDependency, Unsupported
+from byteatlas.heap import Heap
 from byteatlas.model import ChunkManifest, Codec, Encoding, VirtualArray
 from byteatlas_scanners.hdf5.chunks import ChunkColumns, ChunkLayout, read_chunk_index
 from byteatlas_scanners.hdf5.filters import Filter, encoding_of
@@ -19,8 +22,10 @@ from byteatlas_scanners.hdf5.values import (
     convert_chunks,
     encode,
     encode_strings,
+    heap_bytes,
     read_chunks,
     read_records,
+    read_sequences,
     read_strings,
 )
 from byteatlas_scanners.splitting import contiguous_manifest, split_rows
@@ -36,7 +41,7 @@ if TYPE_CHECKING:
     from byteatlas_scanners.hdf5.fill_value import FillValue
     from byteatlas_scanners.hdf5.global_heap import GlobalHeap
 
-__all__ = ["DatasetHeader", "fill_value_of", "read_array"]
+__all__ = ["DatasetHeader", "fill_value_of", "read_array", "uncut"]
 
 FEW_CHUNKS = 1000
 """Chunks that skipped a filter are kept inline up to this number..."""
@@ -53,7 +58,13 @@ class DatasetHeader:
     layout: Compact | Contiguous | ChunkLayout | Virtual
     filters: tuple[Filter, ...]
     fill: FillValue
-    has_external_files: bool
+    external_files: bytes | None = None
+    """The message that lists the files of external data, as it is stored."""
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Tell whether the values lie in other files or other datasets."""
+        return self.external_files is not None or isinstance(self.layout, Virtual)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -78,20 +89,23 @@ def read_array(
         raise Unsupported(datatype.refusal)
     if isinstance(header.layout, Virtual):
         raise Unsupported("a virtual dataset, whose values are in other datasets")
-    if header.has_external_files:
+    if header.external_files is not None:
         raise Unsupported("its values are in external files")
     if isinstance(header.layout, ChunkLayout):
         chunk_shape, manifest, encodings = yield from _chunked(file, header, header.layout)
     else:
         chunk_shape, manifest = _unchunked(file, header, options)
         encodings = (Encoding(),)
-    if datatype.is_in_heap:
+    if datatype.is_read_now:
         return (
             yield from _from_heap(file, header, heap, options, chunk_shape, manifest, encodings)
         )
     if datatype.moves is not None:
         manifest, encodings = yield from _converted(header, chunk_shape, manifest, encodings)
-    fill_value = fill_value_of(header) if manifest.missing_count else None
+    if _differs_within_element(header) and manifest.missing_count:
+        manifest, fill_value = _filled(header, chunk_shape, manifest, encodings), None
+    else:
+        fill_value = fill_value_of(header) if manifest.missing_count else None
     return VirtualArray(
         shape=header.shape,
         dtype=datatype.dtype,
@@ -128,12 +142,24 @@ def _unchunked(
             offset=file.base + layout.address,
         )
     begin = file.span(layout.address, nbytes, "contiguous data").offset
-    if datatype.is_in_heap or datatype.moves is not None:
+    if datatype.is_read_now or datatype.moves is not None:
         chunk_shape = whole
     else:
         room = file.size - begin - nbytes
         chunk_shape = split_rows(shape, itemsize, options.max_chunk, room_after=room)
     return chunk_shape, contiguous_manifest(shape, chunk_shape, itemsize, begin)
+
+
+def uncut(file: Hdf5File, header: DatasetHeader, array: VirtualArray) -> VirtualArray:
+    """Return an array with its contiguous data in one piece, whatever its size."""
+    shape = array.shape
+    whole = tuple(max(n, 1) for n in shape)
+    layout = header.layout
+    if not isinstance(layout, Contiguous) or layout.address is None or array.chunk_shape == whole:
+        return array
+    begin = file.base + layout.address
+    manifest = contiguous_manifest(shape, whole, array.dtype.itemsize, begin)
+    return replace(array, chunk_shape=whole, manifest=manifest)
 
 
 def _chunked(
@@ -185,6 +211,8 @@ def _same_encoding(
     assert manifest.encoding is not None
     odd = manifest.encoding != 0
     rows = np.flatnonzero(odd)
+    if only_decodes(encodings[0]):
+        return manifest, encodings
     if rows.size > FEW_CHUNKS or int(manifest.length[rows].sum()) > FEW_BYTES:
         return manifest, encodings
     if rows.size * nbytes > 64 * FEW_BYTES:
@@ -212,28 +240,50 @@ def _from_heap(
     manifest: ChunkManifest,
     encodings: tuple[Encoding, ...],
 ) -> Steps[VirtualArray]:
-    """Read values with variable-length strings, and keep them as one inline chunk."""
+    """Read values with variable-length strings, and keep them as one inline chunk.
+
+    Strings that take too much room are left where they are, to be looked up on reading.
+    """
     shape, datatype = header.shape, header.datatype
     item = datatype.size // math.prod(datatype.shape)
     nbytes = item * math.prod(-(-n // c) * c for n, c in zip(shape, chunk_shape, strict=True))
-    if nbytes > options.max_inline:
-        raise Unsupported(
-            f"{math.prod(shape)} elements with variable-length strings, at most "
-            f"{options.max_inline} bytes of their heap IDs are read",
-            hint="raise max_inline",
-        )
     fill = (header.fill.value or bytes(item))[:item]
     if len(fill) != item:
         raise Malformed(f"a fill value of {len(fill)} bytes for elements of {item}")
+    if nbytes > options.max_inline:
+        if datatype.heap:
+            return (
+                yield from _pointing(
+                    file, header, heap, options, chunk_shape, manifest, encodings, fill
+                )
+            )
+        raise Unsupported(
+            f"{math.prod(shape)} elements with values in the heap, at most {options.max_inline} "
+            "bytes of their heap IDs are read",
+            hint="raise max_inline",
+        )
     chunks: dict[int, bytes] = {}
     if nbytes:
         chunks = yield from read_chunks(manifest, encodings, math.prod(chunk_shape) * item)
     elements = assemble(chunks, shape, chunk_shape, fill) + fill  # the fill value is read as well
+    if datatype.heap and heap_bytes(file, elements) > options.max_inline:
+        return (
+            yield from _pointing(
+                file, header, heap, options, chunk_shape, manifest, encodings, fill
+            )
+        )
     dtype, encoding = datatype.dtype, Encoding((Codec("vlen-utf8"),))
-    fill_value: Any
+    notes: dict[str, Any] = {}
+    fill_value: Any = None
     if datatype.heap:
         *strings, last = yield from read_strings(file, heap, elements, options.max_inline)
         data, fill_value = encode_strings(strings), last.decode("utf-8")
+    elif datatype.is_reference:  # `Objects.resolve_references` makes paths of the addresses
+        data, notes = elements[:-item], {"reference": "object"}
+    elif datatype.sequence:
+        base = datatype.sequence
+        data = yield from read_sequences(file, heap, elements[:-item], base, options.max_inline)
+        encoding, notes = Encoding((Codec("vlen-bytes"),)), {"sequence": base.dtype.str}
     else:
         encoding = Encoding()
         dtype, data = yield from read_records(file, heap, elements, datatype, options.max_inline)
@@ -245,6 +295,41 @@ def _from_heap(
         manifest=ChunkManifest.empty(tuple(min(n, 1) for n in shape), {0: data} if nbytes else {}),
         encodings=(encoding,),
         fill_value=fill_value,
+        notes=notes,
+    )
+
+
+def _pointing(
+    file: Hdf5File,
+    header: DatasetHeader,
+    heap: GlobalHeap,
+    options: ScanOptions,
+    chunk_shape: tuple[int, ...],
+    manifest: ChunkManifest,
+    encodings: tuple[Encoding, ...],
+    fill: bytes,
+) -> Steps[VirtualArray]:
+    """Leave strings in the heap: the chunks are virtual, and hold heap IDs."""
+    if file.cache_image:
+        raise Unsupported(
+            "strings whose heap may be in the metadata cache image, and not yet in its place",
+            hint="raise max_inline, or rewrite the file, for example with h5repack",
+        )
+    shape = header.shape
+    if isinstance(header.layout, Contiguous) and manifest.virtual_count == 1:
+        begin = int(manifest.offset[0])
+        room = file.size - begin - len(fill) * math.prod(shape)
+        chunk_shape = split_rows(shape, len(fill), options.max_chunk, room_after=room)
+        manifest = contiguous_manifest(shape, chunk_shape, len(fill), begin)
+    (text,) = yield from read_strings(file, heap, fill, options.max_inline)
+    codecs = Heap(file.base, file.offset_size, file.length_size).codecs()
+    return VirtualArray(
+        shape=shape,
+        dtype=np.dtype(object),
+        chunk_shape=chunk_shape,
+        manifest=manifest,
+        encodings=tuple(Encoding((*codecs, *encoding.codecs)) for encoding in encodings),
+        fill_value=text.decode("utf-8"),
     )
 
 
@@ -261,11 +346,47 @@ def _converted(
     decoded = datatype.dtype.itemsize
     nbytes = math.prod(chunk_shape) * stored
     if manifest.present_count * nbytes <= FEW_BYTES:
-        chunks = yield from read_chunks(manifest, encodings, nbytes)
-        inline = convert_chunks(chunks, datatype)
-        return ChunkManifest.empty(manifest.grid_shape, inline), (Encoding(),)
+        with suppress(MissingDependency):  # whoever reads them may have what scanning has not
+            chunks = yield from read_chunks(manifest, encodings, nbytes)
+            inline = convert_chunks(chunks, datatype)
+            return ChunkManifest.empty(manifest.grid_shape, inline), (Encoding(),)
     codec = Codec("byteatlas.convert", Convert.config(stored, decoded, datatype.moves))
     return manifest, tuple(Encoding((codec, *encoding.codecs)) for encoding in encodings)
+
+
+def _differs_within_element(header: DatasetHeader) -> bool:
+    """Tell whether the fill value of an array datatype is not one value all over."""
+    value, datatype = header.fill.value, header.datatype
+    if not datatype.shape or value is None or not header.fill.is_written:
+        return False
+    if len(value) != datatype.size:
+        return False  # `fill_value_of` says so
+    item = datatype.element.size
+    return value != value[:item] * (datatype.size // item)
+
+
+def _filled(
+    header: DatasetHeader,
+    chunk_shape: tuple[int, ...],
+    manifest: ChunkManifest,
+    encodings: tuple[Encoding, ...],
+) -> ChunkManifest:
+    """Keep chunks that were never written inline, where Zarr's one fill value does not do."""
+    datatype, value = header.datatype, header.fill.value
+    assert value is not None
+    count = math.prod(chunk_shape) // math.prod(datatype.shape)
+    nbytes = count * datatype.dtype.itemsize * math.prod(datatype.shape)
+    if (
+        manifest.missing_count > FEW_CHUNKS
+        or manifest.missing_count * nbytes > FEW_BYTES
+        or only_decodes(encodings[0])
+    ):
+        raise Unsupported("a fill value that differs within an array datatype")
+    chunk = encode(datatype.values(value).tobytes() * count, encodings[0])
+    is_missing = manifest.rows(np.arange(manifest.cells)) < 0
+    is_missing[list(manifest.inline)] = False
+    missing = dict.fromkeys(np.flatnonzero(is_missing).tolist(), chunk)
+    return replace(manifest, inline={**manifest.inline, **missing})
 
 
 def fill_value_of(header: DatasetHeader) -> Any:

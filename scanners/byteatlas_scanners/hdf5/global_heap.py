@@ -18,6 +18,8 @@ __all__ = ["GlobalHeap", "HeapId", "parse_heap_ids"]
 
 FIRST_READ = 4096
 """The least size of a collection."""
+TOGETHER = 8192
+"""Collections whose beginnings are asked for at once: so many take 32 MiB."""
 
 _object = struct.Struct("<HHI").unpack_from  # index, references, reserved
 
@@ -45,15 +47,21 @@ class GlobalHeap:
         self._collections: dict[int, dict[int, memoryview]] = {}
 
     def load(self, addresses: Iterable[int]) -> Steps[None]:
-        """Read the collections at some addresses that are not at hand yet: one or two rounds."""
-        file = self._file
+        """Read the collections at some addresses that are not at hand yet: one or two rounds.
+
+        Of very many, `TOGETHER` are read in such a step.
+        """
+        nowhere = (0, self._file.undefined)
         wanted = [
             address
             for address in dict.fromkeys(addresses)
-            if address not in self._collections and address not in (0, file.undefined)
+            if address not in self._collections and address not in nowhere
         ]
-        if not wanted:
-            return
+        for start in range(0, len(wanted), TOGETHER):
+            yield from self._load(wanted[start : start + TOGETHER])
+
+    def _load(self, wanted: list[int]) -> Steps[None]:
+        file = self._file
         first = [file.guess(address, FIRST_READ, 16, "global heap") for address in wanted]
         longer: list[tuple[int, int]] = []
         for address, data in zip(wanted, (yield first), strict=True):
@@ -72,6 +80,12 @@ class GlobalHeap:
                 self._collections[address] = self._parse(block[:size], address)
         if not longer:
             return
+        total = sum(size for _, size in longer)
+        if total > file.size:
+            raise Malformed(
+                f"global heap: collections of {total} bytes, in {file.size}",
+                offset=file.base + longer[0][0],
+            )
         replies = yield [file.span(address, size, "global heap") for address, size in longer]
         for (address, _), data in zip(longer, replies, strict=True):
             if address in self._collections:
@@ -80,6 +94,7 @@ class GlobalHeap:
 
     def _parse(self, block: memoryview, address: int) -> dict[int, memoryview]:
         file = self._file
+        file.spend(len(block), file.base + address)
         header = 8 + -(-file.length_size // 8) * 8  # padded, like what follows it
         objects: dict[int, memoryview] = {}
         position, end = header, len(block)
@@ -116,6 +131,7 @@ class GlobalHeap:
                 result.append(memoryview(b""))
                 continue
             value = self.value(address, index)
+            self._file.spend(count * item_size, self._file.base + address)
             if count * item_size > len(value):
                 raise Malformed(
                     f"global heap: object {index} has {len(value)} bytes, {count * item_size} are "

@@ -36,6 +36,11 @@ class Contiguous(NamedTuple):
 class Virtual(NamedTuple):
     """Data in other datasets."""
 
+    address: int | None
+    """Of the global heap collection with the list of mappings; None where there is none."""
+    number: int
+    """Of the list in its collection."""
+
 
 def parse_layout(
     file: Hdf5File, body: memoryview, *, is_filtered: bool
@@ -55,7 +60,9 @@ def parse_layout(
         size = file.length_at(body, 2 + file.offset_size)
         return Contiguous(None if address == file.undefined else address, size)
     if kind == VIRTUAL:
-        return Virtual()
+        address = file.offset_at(body, 2)
+        (index,) = struct.unpack_from("<I", body, 2 + file.offset_size)
+        return Virtual(None if address in (0, file.undefined) else address, index)
     if kind != CHUNKED:
         raise Unsupported(f"data layout class {kind}")
     if version == 3:

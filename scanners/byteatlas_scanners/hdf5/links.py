@@ -32,6 +32,8 @@ class Link(NamedTuple):
     """What the link is, when it leads out of the file or nowhere known."""
     order: int = 0
     """Creation order, where it is tracked."""
+    outside: tuple[str, str] | None = None
+    """File and path that an external link leads to."""
 
 
 def parse_link(file: Hdf5File, body: memoryview) -> Link:
@@ -64,7 +66,8 @@ def parse_link(file: Hdf5File, body: memoryview) -> Link:
     if kind == EXTERNAL:
         parts = value[1:].decode("utf-8", "replace").split("\0")
         goal = ":".join(part for part in parts if part)
-        return Link(name, elsewhere=f"an external link to {goal!r}", order=order)
+        outside = (parts[0], parts[1]) if len(parts) > 1 and "\ufffd" not in goal else None
+        return Link(name, elsewhere=f"an external link to {goal!r}", order=order, outside=outside)
     return Link(name, elsewhere=f"a link of user-defined type {kind}", order=order)
 
 

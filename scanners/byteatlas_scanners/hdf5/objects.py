@@ -7,31 +7,42 @@ Each parser here leaves its result in an `Object` and returns the parsers that f
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from byteatlas.errors import ByteatlasError, Malformed
+from byteatlas.errors import ByteatlasError, Malformed, Unsupported
 from byteatlas.model import Skipped
 from byteatlas.steps import from_head
 from byteatlas_scanners.hdf5.attribute import (
     RawAttribute,
     attribute_value,
+    heap_ids,
     read_dense_attributes,
+    referred_addresses,
     split_attribute,
 )
+from byteatlas_scanners.hdf5.conventions import is_struct_metadata
 from byteatlas_scanners.hdf5.dataset import DatasetHeader, read_array
 from byteatlas_scanners.hdf5.dataspace import Dataspace, parse_dataspace
 from byteatlas_scanners.hdf5.datatype import Datatype, parse_datatype
+from byteatlas_scanners.hdf5.elsewhere import Elsewhere, read_elsewhere
 from byteatlas_scanners.hdf5.fill_value import FillValue, parse_fill_value, parse_old_fill_value
 from byteatlas_scanners.hdf5.filters import parse_filter_pipeline
 from byteatlas_scanners.hdf5.global_heap import GlobalHeap, parse_heap_ids
 from byteatlas_scanners.hdf5.layout import parse_layout
 from byteatlas_scanners.hdf5.links import Link, parse_link, read_dense_links
-from byteatlas_scanners.hdf5.object_header import Message, parse_body, read_header
+from byteatlas_scanners.hdf5.object_header import (
+    Message,
+    parse_body,
+    parse_structure,
+    read_header,
+)
 from byteatlas_scanners.hdf5.shared import SharedMessages
 from byteatlas_scanners.hdf5.symbol_table import read_symbol_table
+from byteatlas_scanners.hdf5.values import encode_strings
 
 if TYPE_CHECKING:
     from byteatlas.model import Attribute, VirtualArray
@@ -45,6 +56,8 @@ DATASPACE, LINK_INFO, DATATYPE, OLD_FILL_VALUE, FILL_VALUE, LINK = 1, 2, 3, 4, 5
 EXTERNAL_FILES, LAYOUT, GROUP_INFO, FILTERS, ATTRIBUTE, SYMBOL_TABLE = 7, 8, 10, 11, 12, 17
 ATTRIBUTE_INFO = 21
 
+MAX_DEPTH = 256
+"""Groups nested deeper are not read."""
 MAX_OBJECTS = 1_000_000
 
 # Bookkeeping of the netCDF-4 library and of the dimension scales, not attributes of the data.
@@ -65,11 +78,16 @@ FAILURES = (ByteatlasError, struct.error, IndexError, OverflowError)
 found out by `struct` or by indexing, so that nothing is checked twice."""
 
 
-def reason_of(error: Exception) -> str:
-    """Say why something is left out."""
-    if isinstance(error, ByteatlasError):
-        return str(error)
-    return f"its metadata is damaged ({error})"
+def reason_of(error: Exception, offset: int) -> str:
+    """Say why something is left out, and at which byte: by the error itself, else at `offset`."""
+    return str(located(error, offset))
+
+
+def located(error: Exception, offset: int) -> ByteatlasError:
+    """Return one of FAILURES as an error of ours that names a byte."""
+    if not isinstance(error, ByteatlasError):
+        error = Malformed(f"its metadata is damaged ({error})")
+    return error.at(offset=offset)
 
 
 @dataclass(slots=True)
@@ -89,15 +107,39 @@ class Object:
     dataset: DatasetHeader | None = None
     """Of a dataset, once all of its header is parsed."""
     array: VirtualArray | None = None
+    elsewhere: Elsewhere | None = None
+    """Where the values of a dataset are that are not in it; `array` follows from them."""
+    offset: int = 0
+    """Where the header starts in the window."""
     reason: str | None = None
     """Why there is no array, or not all links."""
+    failure: ByteatlasError | None = None
+    """Why the header itself cannot be read."""
     skipped: list[Skipped] = field(default_factory=list)
     """Attributes left out."""
+    references: dict[str, list[int]] = field(default_factory=dict)
+    """Attributes that refer to other objects, by their addresses."""
+
+    def leave_out(self, attribute: str, error: Exception) -> None:
+        """Report an attribute that cannot be read; "*" stands for all, "?" for a nameless one."""
+        reason = reason_of(error, self.offset)
+        self.skipped.append(Skipped(f"{self.path}@{attribute}", reason))
 
     @property
     def has_scales(self) -> bool:
         """Tell whether dimension scales name any axis of a dataset."""
         return any(self.bookkeeping.get("DIMENSION_LIST", ()))
+
+
+def _drop_repeated(item: Object, links: list[Link]) -> None:
+    """Follow none of the links of one name: which of them a search finds, only the tree tells."""
+    counts = Counter(link.name for link in links)
+    repeated = sorted(name for name, count in counts.items() if count > 1)
+    for name in repeated:
+        del item.links[name]
+    more = f" and {len(repeated) - 1} others" if repeated[1:] else ""
+    error = Malformed(f"several links of the name {repeated[0]!r}{more}, of which none is followed")
+    item.reason = item.reason or reason_of(error, item.offset)
 
 
 class Objects:
@@ -120,12 +162,15 @@ class Objects:
 
     def visit(self, address: int, path: str) -> Followers:
         """Read the header at an address; return the parsers of what it says."""
-        item = self.by_address[address] = Object(address, path)
+        start = self.file.base + address
+        item = self.by_address[address] = Object(address, path, offset=start)
         self._seen.add(address)
         if not path:
             self.root = item
         try:
-            header = yield from read_header(self.file, address)
+            header = yield from parse_structure(
+                read_header(self.file, address), "object header", start
+            )
             kinds = {message.type for message in header}
             if kinds & {LINK_INFO, SYMBOL_TABLE, LINK, GROUP_INFO}:
                 item.is_group = True
@@ -135,7 +180,8 @@ class Objects:
             else:
                 return ()  # a committed datatype: those who use it read it
         except FAILURES as error:
-            item.reason = reason_of(error)
+            item.failure = located(error, start)
+            item.reason = str(item.failure)
             return ()
         return (self.at_once(self._read_attributes(item, header)), self.at_once(follow))
 
@@ -148,12 +194,18 @@ class Objects:
                 if message.type == LINK:
                     links.append(parse_body(lambda body: parse_link(file, body), message, "link"))
                 elif message.type == LINK_INFO:
-                    links += yield from read_dense_links(file, message.body)
+                    dense = read_dense_links(file, message.body)
+                    links += yield from parse_structure(dense, "links", message.address)
                 elif message.type == SYMBOL_TABLE:
-                    links += yield from read_symbol_table(file, message.body)
+                    table = read_symbol_table(file, message.body)
+                    links += yield from parse_structure(table, "symbol table", message.address)
         except FAILURES as error:
-            item.reason = reason_of(error)
+            item.reason = reason_of(error, item.offset)
         item.links = {link.name: link for link in links}
+        if len(item.links) < len(links):
+            _drop_repeated(item, links)
+        if item.path.count("/") > MAX_DEPTH:
+            return ()
         followers = []
         seen = self._seen
         for link in item.links.values():
@@ -162,7 +214,7 @@ class Objects:
                 continue
             seen.add(address)
             if len(seen) > MAX_OBJECTS:
-                item.reason = f"more than {MAX_OBJECTS} objects"
+                item.reason = f"more than {MAX_OBJECTS} objects, at byte {item.offset}"
                 break
             followers.append(self.at_once(self.visit(address, f"{item.path}/{link.name}")))
         return followers
@@ -177,12 +229,14 @@ class Objects:
                 if message.is_shared and message.type != ATTRIBUTE
             )
             dataset = item.dataset = self._dataset_header(item, bodies)
-            if self.options.wants(item.path):
+            if dataset.is_elsewhere and self.options.opens_others:
+                item.elsewhere = yield from read_elsewhere(self.file, dataset, self.heap)
+            elif self.options.wants(item.path) or is_struct_metadata(item.path):
                 item.array = yield from read_array(self.file, dataset, self.heap, self.options)
             else:
                 item.reason = f"it is excluded as {item.path}"
         except FAILURES as error:
-            item.reason = reason_of(error)
+            item.reason = reason_of(error, item.offset)
         return ()
 
     def _dataset_header(self, item: Object, bodies: dict[int, Message]) -> DatasetHeader:
@@ -220,7 +274,9 @@ class Objects:
             layout=layout,
             filters=filters,
             fill=fill,
-            has_external_files=EXTERNAL_FILES in bodies,
+            external_files=(
+                bytes(bodies[EXTERNAL_FILES].body) if EXTERNAL_FILES in bodies else None
+            ),
         )
 
     def _datatype(self, body: memoryview) -> Datatype:
@@ -238,9 +294,10 @@ class Objects:
         for message in header:
             if message.type == ATTRIBUTE_INFO:
                 try:
-                    messages += yield from read_dense_attributes(self.file, message.body)
+                    dense = read_dense_attributes(self.file, message.body)
+                    messages += yield from parse_structure(dense, "attributes", message.address)
                 except FAILURES as error:
-                    item.skipped.append(Skipped(f"{item.path}@*", reason_of(error)))
+                    item.leave_out("*", error)
         pointers = [(ATTRIBUTE, bytes(body)) for flags, body in messages if flags & 2]
         if pointers:
             yield from self._load_shared(item, pointers)
@@ -252,7 +309,7 @@ class Objects:
                 if raw.name not in IGNORED:
                     raws.append(raw)
             except FAILURES as error:
-                item.skipped.append(Skipped(f"{item.path}@?", reason_of(error)))
+                item.leave_out("?", error)
         pointers = [(DATATYPE, bytes(raw.datatype)) for raw in raws if raw.is_datatype_shared]
         pointers += [(DATASPACE, bytes(raw.dataspace)) for raw in raws if raw.is_dataspace_shared]
         if pointers:
@@ -263,22 +320,28 @@ class Objects:
             try:
                 datatype, dataspace = self._attribute_type(raw)
                 parsed.append((raw, datatype, dataspace))
-                if datatype.heap or (datatype.sequence and raw.name == "DIMENSION_LIST"):
-                    needed = dataspace.elements * datatype.size
-                    if needed <= len(raw.data):
-                        ids = parse_heap_ids(self.file, raw.data[:needed])
-                        collections += [address for count, address, _ in ids if count]
+                if not datatype.is_in_heap or (datatype.refusal and raw.name != "DIMENSION_LIST"):
+                    continue
+                if dataspace.elements * datatype.size <= len(raw.data):
+                    ids = heap_ids(self.file, datatype, dataspace, raw.data)
+                    collections += [address for count, address, _ in ids if count]
             except FAILURES as error:
-                item.skipped.append(Skipped(f"{item.path}@{raw.name}", reason_of(error)))
+                item.leave_out(raw.name, error)
         if collections:
             try:
                 yield from self.heap.load(collections)
             except FAILURES as error:
-                item.skipped.append(Skipped(f"{item.path}@*", reason_of(error)))
+                item.leave_out("*", error)
         for raw, datatype, dataspace in parsed:
             try:
                 if raw.name in BOOKKEEPING:
                     self._keep_bookkeeping(item, raw, datatype, dataspace)
+                    continue
+                if datatype.is_reference:
+                    item.references[raw.name] = referred_addresses(
+                        self.file, datatype, dataspace, raw.data
+                    )
+                    item.attrs[raw.name] = ""  # its place among the others
                     continue
                 value = attribute_value(self.file, datatype, dataspace, raw.data, self.heap)
                 if raw.name == "_FillValue" and datatype.is_fixed_string:
@@ -286,8 +349,50 @@ class Objects:
                     value = np.bytes_(raw.data[: dataspace.elements * datatype.size])
                 item.attrs[raw.name] = value
             except FAILURES as error:
-                item.skipped.append(Skipped(f"{item.path}@{raw.name}", reason_of(error)))
+                item.leave_out(raw.name, error)
         return ()
+
+    def resolve_references(self) -> None:
+        """Make paths of references, once all objects are known; none refers to an empty path."""
+        for item in self.by_address.values():
+            for name, addresses in item.references.items():
+                try:
+                    paths = self._paths_of(addresses)
+                    item.attrs[name] = paths[0] if len(paths) == 1 else paths
+                except FAILURES as error:
+                    del item.attrs[name]
+                    item.leave_out(name, error)
+            array, dataset = item.array, item.dataset
+            if array is None or dataset is None or not dataset.datatype.is_reference:
+                continue
+            raw = np.frombuffer(array.manifest.inline.get(0, b""), f"<u{self.file.offset_size}")
+            try:
+                data = encode_strings([path.encode() for path in self._paths_of(raw.tolist())])
+            except FAILURES as error:
+                item.array, item.reason = None, reason_of(error, item.offset)
+                continue
+            inline = {0: data} if array.manifest.inline else {}
+            manifest = replace(array.manifest, inline=inline)
+            item.array = replace(array, manifest=manifest)
+
+    def _paths_of(self, addresses: list[int]) -> list[str]:
+        path_of = {address: self._path_of(address) for address in set(addresses)}
+        paths = [path_of[address] for address in addresses]
+        if sum(map(len, paths)) > self.options.max_inline:
+            raise Unsupported(
+                f"references whose paths take more than {self.options.max_inline} bytes",
+                hint="raise max_inline",
+            )
+        return paths
+
+    def _path_of(self, address: int) -> str:
+        if address in (0, self.file.undefined):
+            return ""
+        found = self.by_address.get(address)
+        if found is None:
+            where = self.file.base + address
+            raise Unsupported("a reference to an object that no link leads to", offset=where)
+        return found.path or "/"
 
     def _load_shared(self, item: Object, pointers: list[tuple[int, bytes]]) -> Steps[None]:
         try:
@@ -300,7 +405,7 @@ class Objects:
             try:
                 yield from self.shared.load([pointer])
             except FAILURES as error:
-                item.skipped.append(Skipped(f"{item.path}@?", reason_of(error)))
+                item.leave_out("?", error)
 
     def _attribute_type(self, raw: RawAttribute) -> tuple[Datatype, Dataspace]:
         datatype, dataspace = raw.datatype, raw.dataspace

@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from byteatlas.steps import Steps
     from byteatlas_scanners.hdf5.file import Hdf5File
 
-__all__ = ["read_symbol_table"]
+__all__ = ["read_local_heap", "read_symbol_table"]
 
 SOFT_LINK = 2  # cache type of an entry
+SPARE = 2**16
+"""Characters of names that a group may have beyond twice its heap: writers do not share names."""
 
 
 def read_symbol_table(file: Hdf5File, body: memoryview) -> Steps[list[Link]]:
@@ -34,13 +36,13 @@ def read_symbol_table(file: Hdf5File, body: memoryview) -> Steps[list[Link]]:
     """
     tree, heap = file.offset_at(body, 0), file.offset_at(body, file.offset_size)
     names, entries = yield from both(
-        from_head(_read_names(file, heap), file.head),
+        from_head(read_local_heap(file, heap), file.head),
         from_head(_read_entries(file, tree), file.head),
     )
     return _links(entries, names)
 
 
-def _read_names(file: Hdf5File, address: int) -> Steps[bytes]:
+def read_local_heap(file: Hdf5File, address: int) -> Steps[bytes]:
     """Read the data segment of a local heap."""
     where = file.span(address, 8 + 2 * file.length_size + file.offset_size, "local heap")
     (reply,) = yield [where]
@@ -50,7 +52,9 @@ def _read_names(file: Hdf5File, address: int) -> Steps[bytes]:
             f"local heap: expected b'HEAP', found {bytes(head[:4])!r}", offset=where.offset
         )
     segment = file.offset_at(head, 8 + 2 * file.length_size)
-    (reply,) = yield [file.span(segment, file.length_at(head, 8), "local heap")]
+    names = file.span(segment, file.length_at(head, 8), "local heap")
+    file.spend(names.length, names.offset)
+    (reply,) = yield [names]
     return bytes(as_view(reply))
 
 
@@ -70,6 +74,7 @@ def _read_entries(file: Hdf5File, address: int) -> Steps[NDArray[np.void]]:
                 "group B-tree: more nodes than the source has room for", offset=root.offset
             )
         offsets = _inside(file, children, size)
+        file.spend(size * children.size, root.offset)
         (nodes,) = yield [ByteRanges(offsets, size)]
         if level == 0:
             return _entries(file, np.asarray(nodes), offsets)
@@ -173,18 +178,22 @@ def _entries(
 
 
 def _links(entries: NDArray[np.void], heap: bytes) -> list[Link]:
-    return [
-        Link(_text(heap, name), target=_text(heap, soft))
-        if cache == SOFT_LINK
-        else Link(_text(heap, name), address=header)
-        for name, header, cache, soft in zip(
-            entries["name"].tolist(),
-            entries["header"].tolist(),
-            entries["cache"].tolist(),
-            entries["soft"].tolist(),
-            strict=True,
-        )
-    ]
+    links, room = [], 2 * len(heap) + SPARE
+    for name, header, cache, soft in zip(
+        entries["name"].tolist(),
+        entries["header"].tolist(),
+        entries["cache"].tolist(),
+        entries["soft"].tolist(),
+        strict=True,
+    ):
+        link = Link(_text(heap, name), address=None if cache == SOFT_LINK else header)
+        if cache == SOFT_LINK:
+            link = link._replace(target=_text(heap, soft))
+        links.append(link)
+        room -= len(link.name) + len(link.target or "")
+        if room < 0:
+            raise Malformed("local heap: its names overlap")
+    return links
 
 
 def _text(heap: bytes, start: int) -> str:

@@ -6,15 +6,13 @@ rearranged when they are few; chunks that skipped a filter are encoded like all 
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numcodecs import get_codec
-from numcodecs.vlen import VLenUTF8
+from numcodecs.vlen import VLenBytes, VLenUTF8
 
 from byteatlas.codecs import decode
-from byteatlas.convert import convert
 from byteatlas.errors import Unsupported
 from byteatlas.model import ByteRange, Encoding
 from byteatlas_scanners.hdf5.global_heap import GlobalHeap, parse_heap_ids
@@ -32,9 +30,13 @@ __all__ = [
     "convert_chunks",
     "encode",
     "encode_strings",
+    "fixed_records",
+    "heap_bytes",
     "read_chunks",
     "read_records",
+    "read_sequences",
     "read_strings",
+    "record_ids",
 ]
 
 
@@ -84,29 +86,28 @@ def encode(data: bytes, encoding: Encoding) -> bytes:
 
 def convert_chunks(chunks: dict[int, bytes], datatype: Datatype) -> dict[int, bytes]:
     """Rearrange the records of decoded chunks into the datatype's numpy form."""
-    assert datatype.moves is not None
-    stored = datatype.size // math.prod(datatype.shape)
-    return {
-        flat: convert(
-            np.frombuffer(data, np.uint8), stored, datatype.dtype.itemsize, datatype.moves
-        ).tobytes()
-        for flat, data in chunks.items()
-    }
+    return {flat: datatype.values(data).tobytes() for flat, data in chunks.items()}
+
+
+def heap_bytes(file: Hdf5File, elements: bytes, item_size: int = 1) -> int:
+    """Return how many bytes the values of heap IDs say that they have."""
+    return item_size * sum(count for count, _, _ in parse_heap_ids(file, elements))
 
 
 def read_strings(
-    file: Hdf5File, heap: GlobalHeap, elements: bytes, limit: int
+    file: Hdf5File, heap: GlobalHeap, elements: bytes, limit: int, *, is_text: bool = True
 ) -> Steps[list[bytes]]:
     """Read variable-length strings by their heap IDs, all in one round or two.
 
     Parameters
     ----------
     elements : the heap IDs, one after the other.
+    is_text : whether they must be UTF-8.
 
     Raises
     ------
     Unsupported
-        A string is not UTF-8, or all together are longer than `limit` bytes.
+        A string is not UTF-8 where it must be, or all together are longer than `limit` bytes.
     """
     ids = parse_heap_ids(file, elements)
     total = sum(count for count, _, _ in ids)
@@ -117,6 +118,8 @@ def read_strings(
         )
     yield from heap.load(address for count, address, _ in ids if count)
     strings = [bytes(item).partition(b"\0")[0] for item in heap.values(ids)]
+    if not is_text:
+        return strings
     try:
         b"\n".join(strings).decode("utf-8")
     except UnicodeDecodeError as error:
@@ -140,28 +143,70 @@ def read_records(
     -------
     The records' dtype and bytes.
     """
+    ids = record_ids(file, elements, datatype)
+    strings = yield from read_strings(file, heap, ids, limit, is_text=False)
+    return fixed_records(elements, datatype, strings, limit)
+
+
+def record_ids(file: Hdf5File, elements: bytes, datatype: Datatype) -> bytes:
+    """Return the heap IDs in compounds: those of the first string of each, then of the second."""
+    records = np.frombuffer(elements, np.uint8).reshape(-1, datatype.element.size)
+    slots, _ = datatype.element.string_slots()
+    return b"".join(records[:, at : at + 8 + file.offset_size].tobytes() for at, _ in slots)
+
+
+def fixed_records(
+    elements: bytes, datatype: Datatype, strings: list[bytes], limit: int
+) -> tuple[np.dtype[Any], bytes]:
+    """Put strings into compounds, in the place of their heap IDs, all of the longest's size."""
+    datatype = datatype.element
     records = np.frombuffer(elements, np.uint8).reshape(-1, datatype.size)
-    width = 8 + file.offset_size
-    parts, widths = [records], []
-    for offset in datatype.string_offsets:
-        ids = records[:, offset : offset + width].tobytes()
-        strings = yield from read_strings(file, heap, ids, limit)
-        widths.append(max(map(len, strings), default=1) or 1)
-        if (datatype.size + sum(widths)) * len(records) > limit:
-            raise Unsupported(
-                f"{len(records)} records with strings of up to {max(widths)} bytes, at most "
-                f"{limit} bytes are kept in an index",
-                hint="raise max_inline",
-            )
-        column = np.array(strings, f"S{widths[-1]}")
-        parts.append(column.view(np.uint8).reshape(len(strings), widths[-1]))
+    slots, count = datatype.string_slots()
+    columns = [strings[place * len(records) :][: len(records)] for place in range(len(slots))]
+    widths = [1] * count
+    for (_, number), column in zip(slots, columns, strict=True):
+        widths[number] = max(widths[number], *map(len, column), 1)
     fixed = datatype.with_fixed_strings(widths)
     if fixed.refusal:
         raise Unsupported(fixed.refusal)
-    whole = np.concatenate(parts, axis=1)
-    if fixed.moves is None:
-        return fixed.dtype, whole.tobytes()
-    return fixed.dtype, convert(whole, fixed.size, fixed.dtype.itemsize, fixed.moves).tobytes()
+    if fixed.size * len(records) > limit:
+        raise Unsupported(
+            f"{len(records)} records with strings of up to {max(widths)} bytes, at most "
+            f"{limit} bytes are kept in an index",
+            hint="raise max_inline",
+        )
+    parts, position = [], 0
+    for (at, number), column in zip(slots, columns, strict=True):
+        texts = np.array(column, f"S{widths[number]}").view(np.uint8)
+        parts += [records[:, position:at], texts.reshape(len(records), widths[number])]
+        position = at + datatype.id_size
+    whole = np.concatenate([*parts, records[:, position:]], axis=1)
+    return fixed.dtype, fixed.values(whole.tobytes()).tobytes()
+
+
+def read_sequences(
+    file: Hdf5File, heap: GlobalHeap, elements: bytes, base: Datatype, limit: int
+) -> Steps[bytes]:
+    """Read variable-length sequences, and encode them as one chunk of ``vlen-bytes``.
+
+    Each item is the bytes of a sequence's values, of the numpy type of `base`.
+
+    Raises
+    ------
+    Unsupported
+        All together are longer than `limit` bytes.
+    """
+    total = heap_bytes(file, elements, base.size)
+    if total > limit:
+        raise Unsupported(
+            f"{total} bytes of variable-length sequences, at most {limit} are kept in an index",
+            hint="raise max_inline",
+        )
+    ids = parse_heap_ids(file, elements)
+    yield from heap.load(address for count, address, _ in ids if count)
+    items = np.empty(len(ids), object)
+    items[:] = [base.values(item).tobytes() for item in heap.values(ids, base.size)]
+    return bytes(VLenBytes().encode(items))
 
 
 def assemble(

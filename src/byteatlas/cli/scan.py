@@ -14,9 +14,11 @@ from byteatlas import display
 from byteatlas.cli.options import parse_size, storage, zarr_format
 from byteatlas.cli.output import ExitCode, Output, shared
 from byteatlas.errors import without_query
+from byteatlas.fallback import AUTO
 from byteatlas.index import to_json_bytes, write_json
 from byteatlas.model import VirtualGroup
 from byteatlas.scanning import scan
+from byteatlas.sealing import seal
 from byteatlas.sources import Trace
 
 __all__ = ["command"]
@@ -43,7 +45,36 @@ __all__ = ["command"]
 )
 @click.option("--include", multiple=True, metavar="GLOB", help="Only these variables: '/group/t*'.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Not these variables; wins.")
+@click.option(
+    "--no-conventions",
+    "conventions",
+    is_flag=True,
+    flag_value=False,
+    default=True,
+    help="Do not name dimensions after the conventions of products, such as HDF-EOS5 and NeXus.",
+)
+@click.option(
+    "--follow-links", is_flag=True, help="Show what links to other files lead to, as if in SOURCE."
+)
+@click.option(
+    "--allow",
+    multiple=True,
+    metavar="PREFIX",
+    help="Let SOURCE name files outside its own directory whose URL or path begins so: those that "
+    "hold its values, or that its links lead to. May be repeated.",
+)
 @click.option("--scanner", metavar="NAME", help="Take SOURCE for this format.")
+@click.option(
+    "--engine",
+    default=AUTO,
+    show_default=True,
+    metavar="NAME",
+    help="native: read SOURCE with our own reader alone; h5py: with that library alone; auto: with "
+    "that library what our own reader refuses.",
+)
+@click.option(
+    "--seal", "is_sealed", is_flag=True, help="Read every chunk once, and keep a digest of each."
+)
 @click.option("--keep-query", is_flag=True, help="Keep the URL's query, secrets and all, in INDEX.")
 @click.option("--trace", "is_traced", is_flag=True, help="List each request on stderr.")
 @storage
@@ -56,7 +87,12 @@ def command(
     max_chunk: int,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
+    conventions: bool,
+    follow_links: bool,
+    allow: tuple[str, ...],
     scanner: str | None,
+    engine: str,
+    is_sealed: bool,
     keep_query: bool,
     is_traced: bool,
     storage_options: dict[str, Any],
@@ -74,7 +110,7 @@ def command(
         refuse_other_files(Path(path))
     trace = Trace(keep_log=is_traced)
     try:
-        with output.progress(f"scanning {without_query(source)}", trace):
+        with output.progress(f"scanning {without_query(source)}", trace) as say:
             group = scan(
                 source,
                 storage_options=storage_options,
@@ -82,8 +118,15 @@ def command(
                 max_chunk=max_chunk,
                 include=include,
                 exclude=exclude,
+                conventions=conventions,
+                follow_links=follow_links,
+                allow=allow,
+                engine=engine,
                 trace=trace,
             )
+            if is_sealed:
+                say(f"sealing {without_query(source)}")
+                group = seal(group, storage_options=storage_options, trace=trace)
     finally:
         if is_traced:
             for line in trace_lines(trace):
@@ -96,6 +139,8 @@ def command(
     else:
         write_json(group, path, zarr_format=zarr_format, keep_query=keep_query)
         output.result(_facts(group, path, trace), lambda: _said(group, path))
+    for name, note in display.read_by(group).items():
+        output.note(f"{name}: read by {note}")
     for skipped in group.report.skipped:
         output.note(f"skipped {skipped.path}: {skipped.reason}")
     return ExitCode.PARTLY if group.report.skipped else ExitCode.OK
@@ -148,6 +193,7 @@ def _facts(group: VirtualGroup, path: str, trace: Trace) -> dict[str, Any]:
         "sources": [{"url": s.public_url, "size": s.size} for s in group.sources],
         "arrays": len(manifests),
         "chunks": display.chunk_kinds(*manifests),
+        "read_by": display.read_by(group),
         "skipped": [skipped._asdict() for skipped in group.report.skipped],
         "rounds": group.report.rounds,
         "requests": group.report.requests,
