@@ -566,12 +566,15 @@ NODE = 24 + 64 * 32 + 24
 NOWHERE = 2**64 - 1
 
 
-def node(level: int, entries: list[tuple[int, int, int]], *, used: int | None = None) -> bytes:
-    """Return a node of (size, offset, child) entries."""
+def node(
+    level: int, entries: list[tuple[int, int, int]], *, used: int | None = None, end: int = 100
+) -> bytes:
+    """Return a node of (size, offset, child) entries, and a key behind the last of them."""
     count = len(entries) if used is None else used
     head = struct.pack("<4sBBHQQ", b"TREE", 1, level, count, NOWHERE, NOWHERE)
     body = b"".join(struct.pack("<IIQQQ", size, 0, at, 0, child) for size, at, child in entries)
-    return (head + body).ljust(NODE, b"\0")
+    last = struct.pack("<IIQQ", 0, 0, end + 10, 0) if entries else b""
+    return (head + body + last).ljust(NODE, b"\0")
 
 
 def tree(data: bytes, shape: int = 100, max_shape: int | None = None) -> ChunkColumns:
@@ -595,7 +598,7 @@ def test_chunks_beyond_the_extents_are_not_there_as_the_library_has_it() -> None
     assert tree(node(0, [(5, 0, 16), (6, 90, 40), (6, 100, 50)])).index.tolist() == [0, 9]
 
 
-@pytest.mark.parametrize("length", [24 + 2 * 32, 24 + 3 * 32, NODE - 1])
+@pytest.mark.parametrize("length", [24 + 2 * 32 + 24, 24 + 3 * 32, NODE - 1])
 def test_a_last_node_cut_off_behind_its_entries_is_read(length: int) -> None:
     leaf = node(0, [(5, 0, 16), (6, 30, 40)])
     columns = tree(leaf[:length])
@@ -639,6 +642,43 @@ def test_a_last_node_cut_off_behind_its_entries_is_read(length: int) -> None:
 )
 def test_a_broken_tree_is_malformed(data: bytes, problem: str) -> None:
     with pytest.raises(Malformed, match=problem):
+        tree(data)
+
+
+def test_a_last_node_cut_off_inside_its_last_key_is_malformed() -> None:
+    for length in range(24 + 2 * 32, 24 + 2 * 32 + 24):
+        with pytest.raises(Malformed, match="not in order"):
+            tree(node(0, [(5, 0, 16), (6, 30, 40)])[:length])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        node(0, [(5, 30, 16), (5, 0, 40)]),
+        node(0, [(5, 0, 16), (5, 0, 40)]),
+        node(0, [(5, 0, 16), (5, 30, 40)]).replace(struct.pack("<IIQQ", 0, 0, 110, 0), bytes(24)),
+        node(1, [(0, 10, NODE), (0, 60, 2 * NODE)])
+        + node(0, [(5, 0, 16), (5, 30, 40)])
+        + node(0, [(5, 60, 16)]),
+        node(1, [(0, 0, NODE), (0, 60, 2 * NODE)])
+        + node(0, [(5, 0, 16), (5, 60, 40)])
+        + node(0, [(5, 70, 16)]),
+        node(2, [(0, 0, NODE)], end=0)
+        + node(1, [(0, 0, 2 * NODE), (0, 10, 3 * NODE)])
+        + node(0, [(5, 0, 16)])
+        + node(0, [(5, 10, 16)]),
+    ],
+    ids=[
+        "in a leaf",
+        "twice in a leaf",
+        "at a leaf's end",
+        "before a child's key",
+        "behind the next child's key",
+        "behind the end of the level above",
+    ],
+)
+def test_chunks_that_a_search_would_not_find_are_malformed(data: bytes) -> None:
+    with pytest.raises(Malformed, match="not in order"):
         tree(data)
 
 

@@ -1,4 +1,7 @@
-"""Broken and hostile bytes: only our own errors come out, soon and within little memory."""
+"""Broken and hostile bytes: only our own errors come out, soon and within little memory.
+
+Mutants whose values are compared with h5py's are in `tests/fuzz`.
+"""
 
 import struct
 import tracemalloc
@@ -72,43 +75,21 @@ def samples(make, make_netcdf, set_property):
     }
 
 
-def survives(data, scan, read):
-    """Scan bytes: either our error comes, or a group whose arrays give values or our error."""
-    try:
-        group = scan(data)
-        assert isinstance(group, VirtualGroup)
-        for _, array in group.walk_arrays():
-            if array.nbytes < 2**20:
-                with suppress(ByteatlasError):
-                    assert read(data, array).shape == array.shape
-    except ByteatlasError:
-        return "error"
-    return "group"
+def survives(data, scan):
+    """Scan bytes: either our error comes, or a group."""
+    with suppress(ByteatlasError):
+        assert isinstance(scan(data), VirtualGroup)
 
 
 SAMPLES = pytest.mark.parametrize("name", ["old", "new", "shared", "netcdf"])
 
 
 @SAMPLES
-def test_a_file_cut_off_anywhere_gives_our_error_or_a_group(samples, scan, read, within, name):
+def test_a_file_cut_off_anywhere_gives_our_error_or_a_group(samples, scan, within, name):
     data = samples[name]
     with within(60):
         for size in range(0, len(data), 1 + len(data) // 300):
-            survives(data[:size], scan, read)
-
-
-@SAMPLES
-def test_a_file_with_any_bit_flipped_gives_our_error_or_a_group(samples, scan, read, within, name):
-    rng = np.random.default_rng(11)
-    data = bytearray(samples[name])
-    used = np.flatnonzero(np.frombuffer(samples[name], np.uint8))
-    outcomes = set()
-    with within(60):
-        for position in rng.choice(used, 400, replace=False).tolist():
-            data[position] ^= 1 << int(rng.integers(8))
-            outcomes.add(survives(bytes(data), scan, read))
-            data[position] = samples[name][position]
-    assert outcomes == {"error", "group"} or name == "old"
+            survives(data[:size], scan)
 
 
 def lie(data, rng):
@@ -122,27 +103,6 @@ def lie(data, rng):
         value = choices[rng.integers(len(choices))] % 2 ** (8 * width)
         broken[position : position + width] = value.to_bytes(width, "little")
     return bytes(broken[: len(data)])
-
-
-@SAMPLES
-def test_a_file_whose_numbers_lie_gives_our_error_or_a_group(samples, scan, read, within, name):
-    rng = np.random.default_rng(12)
-    with within(60):
-        for _ in range(400):
-            survives(lie(samples[name], rng), scan, read)
-
-
-@pytest.mark.parametrize("name", ["new", "shared", "netcdf"])
-def test_lies_under_a_right_checksum_give_our_error_or_a_group(
-    samples, scan, read, within, monkeypatch, name
-):
-    # Whoever forges a file forges its checksums too; here all of them are taken for right.
-    for module in ("superblock", "object_header", "fractal_heap", "btree_v2", "shared"):
-        monkeypatch.setattr(f"byteatlas_scanners.hdf5.{module}.verify", lambda *_: None)
-    rng = np.random.default_rng(13)
-    with within(60):
-        for _ in range(400):
-            survives(lie(samples[name], rng), scan, read)
 
 
 def many_attributes(file):
@@ -191,7 +151,7 @@ def test_a_damaged_structure_is_found_by_its_checksum(make, scan, set_property, 
 
 
 @pytest.mark.corpus
-def test_foreign_files_whose_numbers_lie_give_our_error_or_a_group(corpus, scan, read, within):
+def test_foreign_files_whose_numbers_lie_give_our_error_or_a_group(corpus, scan, within):
     rng = np.random.default_rng(14)
     files = [path for path in sorted((corpus / "hdf5").rglob("*")) if path.is_file()]
     small = [path for path in files if 0 < path.stat().st_size < 50_000]
@@ -200,16 +160,16 @@ def test_foreign_files_whose_numbers_lie_give_our_error_or_a_group(corpus, scan,
             data = path.read_bytes()
             for _ in range(5):
                 with within(20):
-                    survives(lie(data, rng), scan, read)
+                    survives(lie(data, rng), scan)
 
 
-def test_random_bytes_behind_the_signature_give_our_error_or_a_group(scan, read):
+def test_random_bytes_behind_the_signature_give_our_error_or_a_group(scan):
     rng = np.random.default_rng(15)
     for version in (0, 1, 2, 3):
         head = b"\x89HDF\r\n\x1a\n" + bytes([version, 8, 8, 0, 0, 8, 8, 0])
         for _ in range(100):
-            survives(head + rng.integers(0, 3, 200, np.uint8).tobytes(), scan, read)
-            survives(head + rng.bytes(200), scan, read)
+            survives(head + rng.integers(0, 3, 200, np.uint8).tobytes(), scan)
+            survives(head + rng.bytes(200), scan)
 
 
 def test_promises_of_much_cost_no_memory(make, scan):
@@ -233,7 +193,9 @@ def test_promises_of_much_cost_no_memory(make, scan):
     finally:
         tracemalloc.stop()
     assert all(array.manifest.present_count == 0 for array in group.arrays.values())
-    assert {path for path, _ in group.report.skipped} == {"/texts", "/chunked texts", "/records"}
+    skipped = {path for path, _ in group.report.skipped}
+    assert skipped <= {"/texts", "/chunked texts", "/records"}
+    assert len(skipped) + len(group.arrays) == 6
 
 
 def test_what_a_small_file_makes_us_allocate_is_bounded(samples, scan):

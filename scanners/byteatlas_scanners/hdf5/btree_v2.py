@@ -19,6 +19,7 @@ from byteatlas.steps import Steps
 from byteatlas_scanners.hdf5.blocks import batches, locate, unsigned
 from byteatlas_scanners.hdf5.checksum import verify, verify_rows
 from byteatlas_scanners.hdf5.file import Hdf5File
+from byteatlas_scanners.hdf5.key_order import Bounds
 
 __all__ = ["BTreeV2", "read_btree_v2", "walk_btree_v2"]
 
@@ -82,6 +83,7 @@ def walk_btree_v2(
     address: int,
     kinds: Collection[int],
     take: Callable[[int, NDArray[np.uint8]], T],
+    keys: Callable[[NDArray[np.uint8]], NDArray[np.uint64]] | None = None,
 ) -> Steps[list[T]]:
     """Hand the records of a version 2 B-tree over, some thousands at a time.
 
@@ -93,6 +95,8 @@ def walk_btree_v2(
     kinds : the types of records the caller can read.
     take : called with the type of the records, and with one record a row, shape (count, record
         size), not in the order of their keys: those of internal nodes come first.
+    keys : given to have it checked that a search from the root would find each record. Returns
+        the keys of some records, one a row (`key_order`); `take` checks the order within a call.
 
     Returns
     -------
@@ -101,7 +105,8 @@ def walk_btree_v2(
     Raises
     ------
     Malformed
-        The tree is not one, has another type, fails a checksum, or lies outside the file.
+        The tree is not one, has another type, fails a checksum, or lies outside the file; or its
+        keys are not in order.
     """
     where = file.span(
         address, _HEADER.size + file.offset_size + file.length_size + 6, "B-tree header"
@@ -114,6 +119,7 @@ def walk_btree_v2(
     addresses = np.array([head.root] if head.root_records else [], np.uint64)
     counts = np.array([head.root_records], np.int64)
     step = max(1, _PIECE // head.node_size)
+    order = _Order(keys) if keys else None
     for level in reversed(_levels(file, head, where.offset)):
         nodes_left -= addresses.size
         if nodes_left < 0:
@@ -132,16 +138,56 @@ def walk_btree_v2(
                 count = counts[start : start + len(nodes)]
                 start += len(nodes)
                 _verify_nodes(nodes, count, batch.offsets[first : first + step], head, level)
-                taken.append(take(head.kind, _records(nodes, count, head.record_size)))
+                records = _records(nodes, count, head.record_size)
+                if order and not order.holds(records, count, has_children=level.depth > 0):
+                    raise Malformed(
+                        "B-tree: its keys are not in order", offset=int(batch.offsets[first])
+                    )
+                taken.append(take(head.kind, records))
                 if level.depth:
                     below.append(_pointers(nodes, count, head.record_size, level.pointer_width))
-            del block, nodes  # before the next batch comes
+            del block, nodes, records  # before the next batch comes
         addresses, counts = _parse_pointers(np.concatenate(below), level)
+        if order:
+            order.go_down()
     if found != head.all_records:
         raise Malformed(
             f"B-tree has {found} records, its header says {head.all_records}", offset=where.offset
         )
     return taken
+
+
+class _Order:
+    """Checks the keys of a tree, node by node: whether they keep to what those above say."""
+
+    def __init__(self, keys: Callable[[NDArray[np.uint8]], NDArray[np.uint64]]) -> None:
+        self._keys = keys
+        self._level: Bounds | None = None
+        """Bounds of all nodes of the level; None for the root."""
+        self._done = 0
+        """Nodes of the level seen so far."""
+        self._below: list[Bounds] = []
+
+    def holds(
+        self, records: NDArray[np.uint8], count: NDArray[np.int64], *, has_children: bool
+    ) -> bool:
+        """Tell whether the next nodes, with so many records each, keep to their bounds."""
+        stop = np.cumsum(count)
+        if not count.all():
+            return not count.any()  # only a root may be empty
+        first, last = self._keys(records[stop - count]), self._keys(records[stop - 1])
+        if self._level is None:
+            self._level = Bounds.of_root(first.shape[1])
+        bounds = self._level.of(slice(self._done, self._done + count.size))
+        self._done += count.size
+        if has_children:
+            self._below.append(bounds.between(self._keys(records), count))
+        return not bounds.outside(first, last).any()
+
+    def go_down(self) -> None:
+        """Go on with the children of all nodes seen, in their order."""
+        self._level, self._done = Bounds.join(self._below) if self._below else None, 0
+        self._below = []
 
 
 def _parse_header(file: Hdf5File, block: Buffer, offset: int, kinds: Collection[int]) -> _Header:

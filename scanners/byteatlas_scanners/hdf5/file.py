@@ -10,6 +10,9 @@ from byteatlas.model import ByteRange
 
 __all__ = ["Hdf5File"]
 
+SPARE = 32 * 2**20
+"""Bytes of structures that a file may have besides, so that no small file comes near the bound."""
+
 _UNSIGNED = {2: struct.Struct("<H"), 4: struct.Struct("<I"), 8: struct.Struct("<Q")}
 
 
@@ -35,6 +38,12 @@ class Hdf5File:
     """K of the version 1 B-trees of chunks."""
     shared_table: tuple[int, int] | None = None
     """Address of the table of shared messages and the number of its indexes."""
+    page_size: int = 0
+    """Bytes of a page, where file space is managed in pages; else 0."""
+    cache_image: tuple[int, int] | None = None
+    """Address and length of the metadata cache image, where the file was closed with one."""
+    spent: list[int] = field(default_factory=lambda: [0], repr=False, compare=False)
+    """Bytes of structures parsed so far, one number that all copies share; see `spend`."""
     undefined: int = field(init=False)
     """The undefined address: all bits set."""
     _offset: struct.Struct = field(init=False, repr=False)
@@ -70,6 +79,24 @@ class Hdf5File:
                 f"{what}: {length} bytes do not fit into the source's {self.size}", offset=start
             )
         return ByteRange(start, length)
+
+    def spend(self, length: int, offset: int | None = None) -> None:
+        """Count bytes of a structure that is about to be parsed.
+
+        Structures do not overlap, and hardly any is read twice, so all together they are hardly
+        more than the source. A forged file could name the same bytes again and again.
+
+        Raises
+        ------
+        Malformed
+            Far more bytes were parsed than the source has.
+        """
+        self.spent[0] += length
+        if self.spent[0] > 4 * self.size + SPARE:
+            raise Malformed(
+                f"its structures overlap: {self.spent[0]} bytes of them, in {self.size}",
+                offset=offset,
+            )
 
     def guess(self, address: int, length: int, least: int, what: str) -> ByteRange:
         """Return a range of up to `length` bytes, for a structure whose size is not known yet.

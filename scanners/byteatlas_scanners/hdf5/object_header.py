@@ -6,7 +6,7 @@ import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from byteatlas.errors import Malformed, Unsupported
+from byteatlas.errors import ByteatlasError, Malformed, Unsupported
 from byteatlas.model import as_view
 from byteatlas_scanners.hdf5.checksum import verify
 
@@ -15,16 +15,20 @@ if TYPE_CHECKING:
     from byteatlas.steps import Steps
     from byteatlas_scanners.hdf5.file import Hdf5File
 
-__all__ = ["Message", "parse_body", "read_header"]
+__all__ = ["Message", "parse_body", "parse_structure", "read_header"]
 
 T = TypeVar("T")
 
-FIRST_READ = 1024
-"""Most headers fit; the bytes of a longer one are asked for with its continuations."""
+FIRST_READ = 4096
+"""Most headers fit, and what libraries write next to one comes along: the chunk tree, the heap of
+its strings. The bytes of a longer header are asked for with its continuations."""
 MAX_BLOCKS = 4096
 
 NIL = 0x00
 CONTINUATION = 0x10
+KNOWN = frozenset(range(0x19)) - {0x09}
+"""The types of messages that the specification describes."""
+FAIL_IF_UNKNOWN = 0x80  # flags, bit 7
 
 _prefix_1 = struct.Struct("<BxHII").unpack_from  # version, messages, references, size
 
@@ -73,6 +77,7 @@ def read_header(file: Hdf5File, address: int) -> Steps[list[Message]]:
     if total > len(head):
         (reply,) = yield [file.span(address, total, "object header")]
         head = as_view(reply)
+    file.spend(total, first.offset)
     if form is not _VERSION_1:
         verify(head[:total], "object header", first.offset)
     messages: list[Message] = []
@@ -84,6 +89,7 @@ def read_header(file: Hdf5File, address: int) -> Steps[list[Message]]:
             if block.offset in seen or len(seen) > MAX_BLOCKS:
                 raise Malformed("object header: continuation blocks repeat", offset=block.offset)
             seen.add(block.offset)
+            file.spend(block.length, block.offset)
         for block, data in zip(wanted, (yield wanted), strict=True):
             body, begins = as_view(data), block.offset
             if form is not _VERSION_1:
@@ -136,6 +142,11 @@ def _split(
         if kind == CONTINUATION:
             length = file.length_at(body, file.offset_size)
             blocks.append(file.span(file.offset_at(body, 0), length, "object header continuation"))
+        elif flags & FAIL_IF_UNKNOWN and kind not in KNOWN:
+            raise Unsupported(
+                f"object header message {kind:#x}, which only those may read who know it",
+                offset=offset + position,
+            )
         elif kind != NIL:
             messages.append(Message(kind, flags, body, offset + position))
         position += size
@@ -150,3 +161,19 @@ def parse_body(parse: Callable[[memoryview], T], message: Message, what: str) ->
         raise Malformed(f"{what}: the message ends inside it", offset=message.address) from error
     except (Malformed, Unsupported) as error:
         raise error.at(offset=message.address) from None
+
+
+def parse_structure(parser: Steps[T], what: str, offset: int) -> Steps[T]:
+    """Run a parser that reads more; give its errors the name and place of what it reads.
+
+    Parameters
+    ----------
+    what : name of the structure, for bytes that end too early or hold nonsense.
+    offset : where the structure starts, or what points to it, for errors that do not say.
+    """
+    try:
+        return (yield from parser)
+    except (struct.error, IndexError, OverflowError) as error:
+        raise Malformed(f"{what}: it is damaged ({error})", offset=offset) from error
+    except ByteatlasError as error:
+        raise error.at(offset=offset) from error.__cause__

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["POINTER_INTO_HEAP", "SharedMessages"]
 
+OLD_FILL_VALUE, FILL_VALUE = 4, 5  # both kinds of messages share one index
 IN_HEAP = 1
 POINTER_INTO_HEAP = bytes([3, IN_HEAP])
 """Version and type of a pointer whose other 8 bytes are an ID of the shared message heap."""
@@ -95,6 +96,6 @@ class SharedMessages:
         verify(table, "shared message table", where.offset)
         for position in range(4, 4 + count * step, step):
             (kinds,) = struct.unpack_from("<H", table, position + 2)
-            if kinds >> kind & 1:
+            if kinds >> (FILL_VALUE if kind == OLD_FILL_VALUE else kind) & 1:
                 return file.offset_at(table, position + 14 + file.offset_size)
         raise Malformed(f"shared message table: no index for messages of type {kind:#x}")

@@ -23,6 +23,10 @@ SIGNATURE = b"\x89HDF\r\n\x1a\n"
 SHARED_MESSAGE_TABLE = 0x0F
 BTREE_K_VALUES = 0x13
 DRIVER_INFO = 0x14
+FILE_SPACE_INFO = 0x17
+CACHE_IMAGE = 0x18
+
+PAGED = 1  # a strategy of the file space info message
 
 
 def find_signature(head: memoryview) -> int | None:
@@ -107,6 +111,12 @@ def _read_extension(file: Hdf5File, address: int) -> Steps[Hdf5File]:
         elif message.type == SHARED_MESSAGE_TABLE:
             count = body[1 + file.offset_size]
             file = replace(file, shared_table=(file.offset_at(body, 1), count))
+        elif message.type == FILE_SPACE_INFO:
+            file = replace(file, page_size=_page_size(file, body))
+        elif message.type == CACHE_IMAGE:
+            address, length = file.offset_at(body, 1), file.length_at(body, 1 + file.offset_size)
+            if address != file.undefined and length:
+                file = replace(file, cache_image=(address, length))
         elif message.type == DRIVER_INFO:
             raise Unsupported(
                 "the file is split or written by a special driver (driver information)",
@@ -114,3 +124,10 @@ def _read_extension(file: Hdf5File, address: int) -> Steps[Hdf5File]:
                 hint="join its members first, for example with h5repart",
             )
     return file
+
+
+def _page_size(file: Hdf5File, body: memoryview) -> int:
+    """Return the bytes of a page from a file space info message of version 1; else 0."""
+    if body[0] != 1 or body[1] != PAGED:
+        return 0
+    return file.length_at(body, 3 + file.length_size)

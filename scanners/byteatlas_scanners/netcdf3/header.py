@@ -66,6 +66,8 @@ class Var:
     """Type of the values in the file, which are big-endian."""
     begin: int
     """Offset of the first value, in bytes."""
+    start: int
+    """Offset of this entry of the header."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +122,10 @@ def read_header(window: Window) -> Steps[Header]:
 def _read_header(fields: _Fields) -> Header:
     numrecs = fields.numrecs()
     dim_list = tuple(Dim(fields.name(), fields.count()) for _ in fields.items(NC_DIMENSION))
-    _check_distinct("dimension", [dim.name for dim in dim_list])
+    _check_distinct("dimension", [dim.name for dim in dim_list], fields.position)
     gatt_list = _read_attributes(fields)
     var_list = tuple(_read_var(fields, dim_list) for _ in fields.items(NC_VARIABLE))
-    _check_distinct("variable", [var.name for var in var_list])
+    _check_distinct("variable", [var.name for var in var_list], fields.position)
     return Header(numrecs, dim_list, gatt_list, var_list, fields.position)
 
 
@@ -147,7 +149,7 @@ def _read_var(fields: _Fields, dim_list: tuple[Dim, ...]) -> Var:
     vatt_list = _read_attributes(fields)
     dtype = fields.nc_type()
     fields.skip_vsize()
-    return Var(name, dimids, vatt_list, dtype, fields.begin())
+    return Var(name, dimids, vatt_list, dtype, fields.begin(), start)
 
 
 def _read_attributes(fields: _Fields) -> dict[str, Attribute]:
@@ -173,11 +175,11 @@ def _attribute(name: str, dtype: np.dtype[Any], values: memoryview) -> Attribute
     return scalar
 
 
-def _check_distinct(what: str, names: list[str]) -> None:
+def _check_distinct(what: str, names: list[str], end: int) -> None:
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            raise Malformed(f"there are two {what}s of the name {name!r}")
+            raise Malformed(f"there are two {what}s of the name {name!r}", offset=end)
         seen.add(name)
 
 

@@ -67,7 +67,7 @@ def virtual_group(header: Header, size: int, options: ScanOptions) -> VirtualGro
         try:
             arrays[name] = _virtual_array(header, placed, size, options.max_chunk)
         except ByteatlasError as error:
-            skipped.append(Skipped(f"/{name}", str(error)))
+            skipped.append(Skipped(f"/{name}", str(error.at(offset=placed.var.start))))
     return VirtualGroup(
         attrs=header.gatt_list,
         dimensions={
@@ -129,7 +129,11 @@ def _virtual_array(header: Header, placed: _Placed, size: int, max_chunk: int) -
     var, shape, itemsize = placed.var, placed.shape, placed.var.dtype.itemsize
     _check_name(var.name)
     if placed.slabs and placed.end > size:
-        raise Malformed(f"its data goes on, but the source ends at byte {size}")
+        raise Malformed(
+            f"its data goes on, but the source ends at byte {size}",
+            offset=placed.begin,
+            length=placed.end - placed.begin,
+        )
     if len(shape) > _MAX_RANK:
         raise Unsupported(f"it has {len(shape)} dimensions, more than {_MAX_RANK}")
     room_after = size - placed.end

@@ -22,6 +22,7 @@ from byteatlas_scanners.hdf5.blocks import batches, locate, unsigned
 from byteatlas_scanners.hdf5.chunks.grid import ChunkGrid
 from byteatlas_scanners.hdf5.chunks.layout import ChunkColumns, ChunkLayout
 from byteatlas_scanners.hdf5.file import Hdf5File
+from byteatlas_scanners.hdf5.key_order import Bounds, are_in_order
 
 __all__ = ["read_btree_v1"]
 
@@ -57,6 +58,21 @@ class _Geometry:
         entries: NDArray[np.void] = body.view(self.entry)
         return entries[np.arange(self.children) < used[:, None]]
 
+    def last_keys(
+        self, nodes: NDArray[np.uint8], used: NDArray[np.int64], room: NDArray[np.int64]
+    ) -> NDArray[np.uint64]:
+        """Return the offsets in the key after the last entry of each node.
+
+        Of a node that is cut off before it they are zeros: no chunk lies below that key.
+        """
+        rank = self.entry["offset"].shape[0]
+        start = self.header + used * self.entry.itemsize + 8
+        is_there = start + 8 * rank <= room
+        column = np.where(is_there, start, 0)[:, None] + np.arange(8 * rank)
+        keys: NDArray[np.uint64] = np.take_along_axis(nodes, column, axis=1).view("<u8")
+        keys[~is_there] = 0
+        return keys
+
 
 def read_btree_v1(
     file: Hdf5File, layout: ChunkLayout, address: int, grid: ChunkGrid
@@ -67,9 +83,11 @@ def read_btree_v1(
     ------
     Malformed
         A node is not one, has the wrong level or too many entries, is met twice, or lies outside
-        the window; or the offsets of a chunk are not those of a chunk.
+        the window; its keys are not in the order that a search needs; or the offsets of a chunk
+        are not those of a chunk.
     """
     geometry = _Geometry.of(file.offset_size, file.istore_k, len(grid.shape))
+    bounds: Bounds | None = None  # of the root there are none
     nodes_left = file.size // geometry.length + 1  # the last may be cut off after its entries
     addresses = np.array([address], np.uint64)
     level = None
@@ -80,19 +98,73 @@ def read_btree_v1(
             raise Malformed("B-tree node is met twice", offset=file.base + int(addresses[0]))
         expected = None if level is None else level - 1
         below = [addresses[:0]]
+        narrower: list[Bounds] = []
+        done = 0
         for batch, cut in _batches(file, addresses, geometry.length):
             (nodes,) = yield [batch]
             nodes = _align(np.asarray(nodes), cut, geometry.length)
             level = int(nodes[0, 5]) if expected is None else expected
             used = _check(nodes, batch, cut, level, geometry)
             entries = geometry.entries(nodes, used)
-            if level:
-                below.append(unsigned(entries["address"]))
+            room = batch.length - cut.astype(np.int64)
+            if expected is None and not level:
+                found, is_ordered = _decode(file, entries, layout, grid)
+                is_ordered &= _is_closed(geometry, nodes[0], entries, int(room[0]))
+                chunks.append(found)
             else:
-                chunks.append(_decode(file, entries, layout, grid))
+                above = bounds or Bounds.of_root(len(grid.shape) + 1)
+                above = above.of(slice(done, done + len(nodes)))
+                done += len(nodes)
+                last = geometry.last_keys(nodes, used, room)
+                is_ordered = True
+                if level:
+                    below.append(unsigned(entries["address"]))
+                    narrower.append(_bounds_below(entries["offset"], last, used, above))
+                else:
+                    found, is_ordered = _decode(file, entries, layout, grid)
+                    is_ordered &= not _is_outside(entries["offset"], last, used, above)
+                    chunks.append(found)
+            if not is_ordered:
+                raise Malformed(
+                    "B-tree of chunks: its keys are not in order", offset=int(batch.offsets[0])
+                )
             del nodes, entries  # before the next batch comes
         addresses = np.concatenate(below)
+        bounds = Bounds.join(narrower) if narrower else bounds
     return ChunkColumns.join(chunks)
+
+
+def _is_closed(
+    geometry: _Geometry, node: NDArray[np.uint8], entries: NDArray[np.void], room: int
+) -> bool:
+    """Tell of a single leaf whether the key after its last entry comes after that entry's."""
+    start = geometry.header + entries.nbytes + 8
+    end = start + 8 * entries["offset"].shape[1]
+    if not entries.size or end > room:
+        return not entries.size  # cut off before that key: a search would not get there
+    key = node[start:end].view("<u8")
+    return tuple(key.tolist()) > tuple(entries["offset"][-1].tolist())
+
+
+def _bounds_below(
+    keys: NDArray[np.uint64], last: NDArray[np.uint64], used: NDArray[np.int64], above: Bounds
+) -> Bounds:
+    """Return the bounds of the children of some nodes: each lies between its key and the next."""
+    node = np.repeat(np.arange(used.size), used)
+    following = np.empty_like(keys)
+    following[:-1] = keys[1:]
+    following[np.cumsum(used)[used > 0] - 1] = last[used > 0]
+    return above.of(node).within(keys, following)
+
+
+def _is_outside(
+    keys: NDArray[np.uint64], last: NDArray[np.uint64], used: NDArray[np.int64], above: Bounds
+) -> bool:
+    """Tell whether the keys of any leaf break the bounds that the nodes above give it."""
+    filled = np.flatnonzero(used)
+    end = np.cumsum(used)[filled]
+    nodes = above.of(filled).within(above.low[filled], last[filled])
+    return bool(nodes.outside(keys[end - used[filled]], keys[end - 1]).any())
 
 
 def _has_repeats(addresses: NDArray[np.uint64]) -> bool:
@@ -152,8 +224,8 @@ def _check(
 
 def _decode(
     file: Hdf5File, entries: NDArray[np.void], layout: ChunkLayout, grid: ChunkGrid
-) -> ChunkColumns:
-    """Turn the entries of leaves into chunks."""
+) -> tuple[ChunkColumns, bool]:
+    """Turn the entries of leaves into chunks; tell whether they are in order."""
     offset = entries["offset"]
     axes = []
     strange = offset[:, -1] != 0
@@ -167,6 +239,7 @@ def _decode(
         raise Malformed(f"a chunk of shape {layout.chunk_shape} at offset {offset[first].tolist()}")
     index, inside = grid.locate(axes)
     address = unsigned(entries["address"])
-    return ChunkColumns(
+    chunks = ChunkColumns(
         index, address, entries["size"].astype(np.uint64), entries["mask"].copy()
     ).where(inside & (address != np.uint64(file.undefined)))
+    return chunks, are_in_order(offset, index, inside)

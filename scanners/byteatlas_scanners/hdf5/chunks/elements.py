@@ -121,6 +121,8 @@ class Elements:
     grid: ChunkGrid
     slowest: int = 0
     """The axis along which the array grows."""
+    count: int | None = None
+    """Elements from this number on were never set, whatever their blocks hold; None: all were."""
 
     def blocks(
         self,
@@ -189,6 +191,8 @@ class Elements:
     def decode(self, rows: NDArray[np.uint8], numbers: NDArray[np.uint64]) -> ChunkColumns:
         """Return the chunks in rows of elements with the given numbers."""
         index, inside = self.grid.locate_numbers(numbers, self.slowest)
+        if self.count is not None:
+            inside &= numbers < np.uint64(self.count)
         return self.kind.decode(rows.view(self.kind.dtype), index, inside)
 
 

@@ -52,7 +52,8 @@ def read_extensible_array(
     head = yield from _read_header(file, layout, address)
     if head.index_block == file.undefined:
         return ChunkColumns.join([])
-    elements = Elements(file, ElementType.of(file, layout, head.element_size), grid, unlimited[0])
+    kind = ElementType.of(file, layout, head.element_size)
+    elements = Elements(file, kind, grid, unlimited[0], head.count)
     inline, direct, super_blocks = yield from _read_index_block(elements, head)
     replies = yield [*(blocks.ranges for blocks in direct), *(at for _, at in super_blocks)]
     found = [
@@ -84,6 +85,8 @@ class _Header:
     """Parts whose data blocks the index block names."""
     page: int
     """Elements of a page."""
+    count: int
+    """Number behind the last element that was set ("maximum index set")."""
     index_block: int
 
 
@@ -126,6 +129,7 @@ def _read_header(file: Hdf5File, layout: ChunkLayout, address: int) -> Steps[_He
             f"{what} with {bits} bits, data blocks of {least} and {pointers} pointers",
             offset=at.offset,
         )
+    set_at = _HEADER.size + 4 * file.length_size  # the fifth of six statistics
     return _Header(
         owner=bytes([0, client]) + address.to_bytes(file.offset_size, "little"),
         element_size=element_size,
@@ -135,6 +139,7 @@ def _read_header(file: Hdf5File, layout: ChunkLayout, address: int) -> Steps[_He
         parts=parts,
         direct=direct,
         page=1 << page_bits,
+        count=file.length_at(raw, set_at),
         index_block=int.from_bytes(raw[-4 - file.offset_size : -4], "little"),
     )
 

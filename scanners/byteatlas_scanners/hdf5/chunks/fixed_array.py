@@ -50,6 +50,11 @@ def read_fixed_array(
     verify(head, "fixed array header", where.offset)
     count = int.from_bytes(head[_HEADER.size : _HEADER.size + file.length_size], "little")
     data_block = int.from_bytes(head[_HEADER.size + file.length_size : -4], "little")
+    if count < grid.count_numbers():
+        raise Malformed(
+            f"a fixed array of {count} elements for {grid.count_numbers()} chunks",
+            offset=where.offset,
+        )
     if data_block == file.undefined:
         return ChunkColumns.join([])
     elements = Elements(file, ElementType.of(file, layout, nbytes), grid)
