@@ -11,11 +11,13 @@ ARGS ?=
 BIN = $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format clean
+.PHONY: help demo test fuzz fuzz-long lint format clean
 
 help:
 	@echo "make demo    install into $(VENV), scan the sample files over HTTP, compare every value"
 	@echo "make test    install into $(VENV), run the tests"
+	@echo "make fuzz    scan 20,000 damaged files, compare what is read with h5py and netCDF4"
+	@echo "make fuzz-long  look for harmful files by coverage, for FUZZ_S seconds"
 	@echo "make lint    check style and types"
 	@echo "make format  put the code into the project's format"
 	@echo "make clean   remove $(VENV) and everything else that was made"
@@ -25,6 +27,15 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -q $(ARGS)
+
+fuzz: $(VENV)/.installed
+	$(BIN)/python -m fuzz --out fuzz_out $(ARGS)
+
+FUZZ_S ?= 7200
+fuzz-long: $(VENV)/.installed-fuzz
+	mkdir -p fuzz_out/inputs
+	$(BIN)/python -m fuzz.coverage_guided fuzz_out/inputs -max_total_time=$(FUZZ_S) \
+	-artifact_prefix=fuzz_out/ $(ARGS)
 
 lint: $(VENV)/.installed-lint
 	$(BIN)/ruff check
@@ -36,8 +47,8 @@ format: $(VENV)/.installed-lint
 	$(BIN)/ruff format
 
 clean:
-	rm -rf $(VENV) build dist demo_out .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	find src scanners tests sample_data -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf $(VENV) build dist demo_out fuzz_out .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find src scanners tests fuzz sample_data -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Each stamp is renewed when pyproject.toml changes, so that a repeated run installs nothing.
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
