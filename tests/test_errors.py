@@ -70,6 +70,7 @@ def test_a_location_is_added_once_and_never_replaced():
         ("/data/a?b@c.nc", "/data/a?b@c.nc"),
         ("file:///data/a?b@c.nc", "file:///data/a?b@c.nc"),
         ("https://host/a@b/c.nc?d=e@f", "https://host/a@b/c.nc"),
+        ("HTTPS://host/a.nc?signature=s", "HTTPS://host/a.nc"),
     ],
 )
 def test_secrets_are_taken_out_of_a_url(url, public):
@@ -117,6 +118,10 @@ def test_the_outline_at_the_top_of_the_file_is_the_tree():
         ("https://h/a.nc?sig=a::secret", "https://h/a.nc"),
         ("zip://a::https://[fe80::1]/b.zip?sig=secret", "zip://a::https://[fe80::1]/b.zip"),
         ("simplecache::https://u:secret@h/b?x=secret", "simplecache::https://h/b"),
+        ("https://h/a::b.nc?sig=secret", "https://h/a::b.nc"),
+        ("zip://a::https://h/b::c.zip?sig=secret", "zip://a::https://h/b::c.zip"),
+        ("https://u:se::cret@h/a", "https://h/a"),
+        ("http://[::1/no.nc?sig=secret", "http://[::1/no.nc"),
     ],
 )
 def test_no_part_of_a_query_is_taken_for_a_link_of_a_chain(url, shown):

@@ -123,21 +123,21 @@ def without_query(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     if not separator or scheme in ("file", "local"):
         return url
-    rest = rest.partition("?")[0] if scheme in ("http", "https") else rest
+    rest = rest.partition("?")[0] if scheme.lower() in ("http", "https") else rest
     authority, slash, path = rest.partition("/")
     return scheme + separator + authority.rpartition("@")[2] + slash + path
 
 
 def chain_links(url: str) -> list[str]:
-    """Split a chained URL at each "::", but not within a host such as "[::1]" or a query string.
+    """Split a chained URL at each "::", but not within a URL of a web server, which ends a chain.
 
     >>> chain_links("zip://a.nc::https://[::1]/b.zip?sig=x::y")
     ['zip://a.nc', 'https://[::1]/b.zip?sig=x::y']
     """
     links: list[str] = []
     for link in _BETWEEN_LINKS.split(url):
-        is_query = links and links[-1].startswith(("http://", "https://")) and "?" in links[-1]
-        if is_query and "://" not in link:
+        is_of_web = links and links[-1].lower().startswith(("http://", "https://"))
+        if is_of_web and "://" not in link:
             links[-1] += f"::{link}"
         else:
             links.append(link)

@@ -76,7 +76,7 @@ def source_urls(sources: Sequence[Source], *, keep_query: bool) -> list[str]:
 
 
 def _query(url: str) -> str:
-    is_http = url.partition("://")[0] in ("http", "https")
+    is_http = url.partition("://")[0].lower() in ("http", "https")
     return "".join(url.partition("?")[1:]) if is_http else ""
 
 
