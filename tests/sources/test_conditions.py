@@ -60,6 +60,12 @@ def test_what_may_be_a_condition(etag, modified, header):
     assert conditions_for(Source("http://h/a", 5, etag, modified)) == header
 
 
+def test_a_day_that_no_calendar_has_is_no_condition_but_compared(open_it):
+    source = open_it("s3", (len(DATA), None, "Mon, 99 Nov 1998 00:00:00 GMT"))
+    with pytest.raises(SourceChanged):
+        source.read([ByteRange(0, 10)])
+
+
 @KINDS
 def test_the_condition_goes_with_every_request_at_no_extra_request(server, open_it, kind):
     source = open_it(kind)

@@ -153,7 +153,15 @@ async def test_nobody_is_waited_for_longer_than_a_minute_in_all(clock):
 
 
 @pytest.mark.parametrize(
-    ("value", "seconds"), [("7", 7.0), (None, None), ("", None), ("soon", None), ("-1", None)]
+    ("value", "seconds"),
+    [
+        ("7", 7.0),
+        (None, None),
+        ("", None),
+        ("soon", None),
+        ("-1", None),
+        ("Fri, 31 Dec 9999 23:59:59 -2359", None),
+    ],
 )
 def test_retry_after_in_seconds(value, seconds):
     assert retry_after(value) == seconds

@@ -57,6 +57,7 @@ def test_a_url_without_a_host_is_refused(url):
         ("c.nc", "https://h/d/c.nc"),
         ("//o/c.nc", "https://o/c.nc"),
         ("http://u:p@o/c d.nc#part", "http://o/c%20d.nc"),
+        ("/\udcff.nc", "https://h/%FF.nc"),  # a byte of a header that is no UTF-8
     ],
 )
 def test_redirects_are_joined(location, leads_to):
@@ -66,6 +67,12 @@ def test_redirects_are_joined(location, leads_to):
 @pytest.mark.parametrize("location", ["file:///etc/passwd", "ftp://h/a", "data:,x", "", None])
 def test_redirects_out_of_the_web_are_refused(location):
     with pytest.raises(SourceError, match="redirect"):
+        follow("https://h/a", location)
+
+
+@pytest.mark.parametrize("location", ["http://[::1/a", "//[x]/a", "http://o:p/a", "/\ud800"])
+def test_redirects_to_what_is_no_url_are_our_error(location):
+    with pytest.raises(SourceError, match=r"no URL|no valid host|no Unicode"):
         follow("https://h/a", location)
 
 

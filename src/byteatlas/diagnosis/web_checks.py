@@ -28,7 +28,8 @@ __all__ = ["Answer", "Seen", "unreachable", "web_checks"]
 
 SKEW_S = 300
 """Clocks that differ by more confuse caches and signatures."""
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)\s*$", re.IGNORECASE)
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)\s*$", re.IGNORECASE)
+_LENGTH = re.compile(r"\d{1,18}$")
 
 
 class Answer(NamedTuple):
@@ -61,7 +62,7 @@ class Answer(NamedTuple):
             said = self.content_range
             return said[2] if said else None
         length = self.headers.get("Content-Length", "")
-        return int(length) if length.isdecimal() and self.status == 200 else None
+        return int(length) if _LENGTH.match(length) and self.status == 200 else None
 
 
 @dataclass(slots=True)
@@ -323,7 +324,7 @@ def _clock(first: Answer) -> Check:
 def _date(text: str | None) -> datetime | None:
     try:
         return parsedate_to_datetime(text).astimezone(UTC) if text else None
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 

@@ -34,7 +34,10 @@ __all__ = [
 
 _STRONG = re.compile(r'"[\x21\x23-\x7e]*"$')
 _HTTP_DATE = re.compile(r"[A-Z][a-z]{2}, \d{2} [A-Z][a-z]{2} \d{4} \d{2}:\d{2}:\d{2} GMT$")
-_CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)\s*$", re.IGNORECASE)
+_CONTENT_RANGE = re.compile(
+    r"bytes (?:(\d{1,18})-(\d{1,18})|\*)/(\d{1,18}|\*)\s*$", re.IGNORECASE | re.ASCII
+)
+_LENGTH = re.compile(r"\d{1,18}$", re.ASCII)
 
 SPARE = 64 * 2**10
 """A whole file sent in place of a range is taken when it is so much longer at most."""
@@ -213,7 +216,7 @@ def _part(headers: Mapping[str, str], *, offset: int, length: int | None, size: 
 
 def _content_length(headers: Mapping[str, str]) -> int | None:
     text = headers.get("Content-Length", "")
-    return int(text) if text.isdecimal() else None
+    return int(text) if _LENGTH.match(text) else None
 
 
 def phrase(status: int) -> str:

@@ -10,6 +10,7 @@ import asyncio
 import re
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 from email.utils import format_datetime, parsedate_to_datetime
 from typing import Any, TypeAlias
@@ -227,7 +228,8 @@ def _conditions(known: Source) -> obstore.GetOptions:
     if "If-Match" in headers:
         return {"if_match": headers["If-Match"]}
     if "If-Unmodified-Since" in headers:
-        return {"if_unmodified_since": parsedate_to_datetime(headers["If-Unmodified-Since"])}
+        with suppress(ValueError):  # no such day or hour: the answer is compared with it as text
+            return {"if_unmodified_since": parsedate_to_datetime(headers["If-Unmodified-Since"])}
     return {}
 
 

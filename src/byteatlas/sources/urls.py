@@ -70,7 +70,11 @@ def http_url(url: str) -> tuple[str, str | None]:
         raise SourceError("the URL has no valid host", url=url) from error
     if not host or port == 0 or re.search(r"[\s#%\\<>\"{}|^`]", host):
         raise SourceError("the URL has no valid host", url=url)
-    path = quote(_LONE_PERCENT.sub("%25", path), safe=_LEGAL)
+    try:
+        # What was no UTF-8 in a header or an argument is spelt byte by byte.
+        path = quote(_LONE_PERCENT.sub("%25", path), safe=_LEGAL, errors="surrogateescape")
+    except UnicodeEncodeError as error:
+        raise SourceError("the URL is no Unicode text", url=url) from error
     return f"{scheme.lower()}://{host}/{path}", unquote(user) if user else None
 
 
@@ -91,7 +95,10 @@ def follow(url: str, location: str | None) -> str:
     """
     if not location:
         raise SourceError("a redirect without a Location")
-    target = urljoin(url, location.partition("#")[0])
+    try:
+        target = urljoin(url, location.partition("#")[0])
+    except ValueError as error:
+        raise SourceError(f"a redirect to what is no URL ({error})") from error
     if scheme_of(target) not in ("http", "https"):
         raise SourceError(f"a redirect to a {scheme_of(target) or 'strange'} URL is not followed")
     return http_url(target)[0]
