@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
+from dataclasses import replace
 
 import fsspec
 import h5py
@@ -13,10 +15,12 @@ import xarray as xr
 import zarr
 
 import byteatlas
-from byteatlas.errors import Malformed, SourceChanged, Unsupported
+from byteatlas.errors import LimitExceeded, Malformed, SourceChanged, Unsupported
 from byteatlas.index.json_reader import read_json
 from byteatlas.index.json_writer import to_json_bytes
+from byteatlas.limits import Limits
 from byteatlas.read import Reader
+from byteatlas.store.contents import Contents, Slice
 from byteatlas.store.zarr_store import IndexStore
 from byteatlas.testing.server import RangeServer
 
@@ -265,6 +269,23 @@ def test_a_fill_value_beside_the_attribute_of_that_name_is_served_as_chunks(tmp_
     assert np.asarray(arrays["x"][...], object).tolist() == expected
     again = read_json(to_json_bytes(group, zarr_format=zarr_format))
     assert Reader(again.sources).read(again["x"]).tolist() == expected
+
+
+def test_chunks_served_for_missing_ones_are_made_one_by_one_and_within_the_limit(tmp_path):
+    path = tmp_path / "huge.h5"
+    with h5py.File(path, "w") as file:
+        dataset = file.create_dataset("x", (100,), TEXT, chunks=(10,), fillvalue="none")
+        dataset[3] = "abc"
+        dataset.attrs["_FillValue"] = "zzz"
+    group = byteatlas.scan(path, max_inline=FEW)
+    served = Contents(group, limits=Limits(chunk=4 + 10 * 8))
+    assert asyncio.run(served.size("x/5")) == 4 + 10 * 8
+    array = group["x"]
+    huge = replace(array, shape=(10**13,), chunk_shape=(10**12,))
+    contents = Contents(replace(group, arrays={"x": huge}))
+    document, chunk = asyncio.run(contents.get_many([Slice("x/.zarray"), Slice("x/5")]))
+    assert isinstance(chunk, LimitExceeded)
+    assert b"chunks" in document
 
 
 def test_a_scalar_string_is_a_text(tmp_path):

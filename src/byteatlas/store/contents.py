@@ -28,7 +28,13 @@ from byteatlas.model import WHOLE, Buffer, ByteRange, ChunkManifest, VirtualArra
 from byteatlas.read.digests import check_digests
 from byteatlas.read.reader import Reader
 from byteatlas.store.gathering import Gathering
-from byteatlas.store.strings import Pointing, as_served, look_up, missing_chunk
+from byteatlas.store.strings import (
+    Pointing,
+    as_served,
+    look_up,
+    missing_chunk,
+    serves_missing,
+)
 
 __all__ = ["Answer", "Contents", "Slice"]
 
@@ -73,8 +79,8 @@ class _Keyed(NamedTuple):
     is_prefixed: bool
     heap: Heap | None
     """Where its strings are, if its chunks only point to them."""
-    missing: bytes | None
-    """What is served for its missing chunks, if anything is."""
+    serves_missing: bool
+    """Chunks are served for those that are missing (`missing_chunk`)."""
 
 
 class Contents:
@@ -115,7 +121,7 @@ class Contents:
             keys, heap = version.chunk_keys(path.lstrip("/")), heap_of(array)
             several = zarr_v2.is_prefixed(array) if zarr_format == 2 else len(array.encodings) > 1
             self._arrays[path.lstrip("/")] = _Keyed(
-                array, keys, several and heap is None, heap, missing_chunk(array)
+                array, keys, several and heap is None, heap, serves_missing(array)
             )
         self._gathering = Gathering(self.get_many)
 
@@ -178,7 +184,7 @@ class Contents:
         keyed = self._owner(key)
         if keyed is None:
             return None
-        array, keys, is_prefixed, heap, missing = keyed
+        array, keys, is_prefixed, heap, is_full = keyed
         points = None if heap is None else (array, heap)
         manifest = array.manifest
         flat = _flat_index(key, keys, manifest.grid_shape)
@@ -191,7 +197,9 @@ class Contents:
         if row < 0:
             data = manifest.inline.get(flat)
             if data is None:
-                return None if missing is None else _Chunk(path, prefix, missing)
+                if not is_full:
+                    return None
+                return _Chunk(path, prefix, missing_chunk(array, self.reader.limits))
             return _Chunk(path, prefix, data, flat=flat, points=points)
         source = 0 if manifest.source is None else int(manifest.source[row])
         offset, length = int(manifest.offset[row]), int(manifest.length[row])
@@ -268,7 +276,11 @@ class Contents:
         pointing: dict[int, list[_Fetch]] = {}
         for position, (key, start, stop) in enumerate(wanted):
             document = self.documents.get(key)
-            chunk = None if document is not None else self._chunk(key)
+            try:
+                chunk = None if document is not None else self._chunk(key)
+            except ByteatlasError as error:
+                answers[position] = error
+                continue
             if chunk is None:
                 answers[position] = None if document is None else document[start:stop]
             elif chunk.points is not None:

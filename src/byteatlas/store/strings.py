@@ -15,12 +15,13 @@ from byteatlas.codecs import MAX_DECODED
 from byteatlas.errors import ByteatlasError, Unsupported
 from byteatlas.heap import Heap, heap_ids, heap_of, read_strings
 from byteatlas.index.fill_values import fill_value_conflicts, missing_value
+from byteatlas.limits import Limits
 from byteatlas.model import Buffer, Codec, Encoding, VirtualArray, VirtualGroup
 from byteatlas.read.pipeline import decode_chunk
 from byteatlas.sources import ByteSource
 from byteatlas.steps import run_async
 
-__all__ = ["Pointing", "as_served", "look_up", "missing_chunk"]
+__all__ = ["Pointing", "as_served", "look_up", "missing_chunk", "serves_missing"]
 
 
 def as_served(group: VirtualGroup) -> VirtualGroup:
@@ -41,15 +42,28 @@ def _as_served(array: VirtualArray) -> VirtualArray:
     return array
 
 
-def missing_chunk(array: VirtualArray) -> bytes | None:
-    """Return what is served for the missing chunks of strings in a heap; None for nothing.
+def serves_missing(array: VirtualArray) -> bool:
+    """Tell whether chunks are served for the missing ones of an array of strings in a heap.
 
     Version 2 of Zarr has one word for the value of missing chunks and for ``_FillValue``. Where
     these differ, chunks of the one are served, and the word is left to the other.
     """
-    if heap_of(array) is None or not fill_value_conflicts(array):
-        return None
-    return _encoded(np.full(math.prod(array.chunk_shape), missing_value(array), object))
+    return heap_of(array) is not None and fill_value_conflicts(array)
+
+
+def missing_chunk(array: VirtualArray, limits: Limits) -> bytes:
+    """Return what is served for a missing chunk of strings, encoded.
+
+    Raises
+    ------
+    LimitExceeded
+        It is larger than a chunk may be.
+    """
+    text: bytes = missing_value(array).encode()
+    count = math.prod(array.chunk_shape)
+    item = len(text).to_bytes(4, "little") + text
+    limits.check("chunk", 4 + count * len(item), "a missing chunk of strings")
+    return count.to_bytes(4, "little") + item * count
 
 
 class Pointing(NamedTuple):
