@@ -52,26 +52,26 @@ class _Geometry:
         length = header + children * entry.itemsize + np.dtype(key).itemsize
         return cls(header, children, entry, length)
 
-    def entries(self, nodes: NDArray[np.uint8], used: NDArray[np.int64]) -> NDArray[np.void]:
+    def entries(self, rows: NDArray[np.uint8], used: NDArray[np.int64]) -> NDArray[np.void]:
         """Return the used entries of all nodes, one after the other."""
-        body = nodes[:, self.header : self.header + self.children * self.entry.itemsize]
+        body = rows[:, self.header : self.header + self.children * self.entry.itemsize]
         entries: NDArray[np.void] = body.view(self.entry)
         return entries[np.arange(self.children) < used[:, None]]
 
-    def last_keys(
-        self, nodes: NDArray[np.uint8], used: NDArray[np.int64], room: NDArray[np.int64]
-    ) -> NDArray[np.uint64]:
-        """Return the offsets in the key after the last entry of each node.
 
-        Of a node that is cut off before it they are zeros: no chunk lies below that key.
-        """
-        rank = self.entry["offset"].shape[0]
-        start = self.header + used * self.entry.itemsize + 8
-        is_there = start + 8 * rank <= room
-        column = np.where(is_there, start, 0)[:, None] + np.arange(8 * rank)
-        keys: NDArray[np.uint64] = np.take_along_axis(nodes, column, axis=1).view("<u8")
-        keys[~is_there] = 0
-        return keys
+@dataclass(frozen=True, slots=True, eq=False)
+class _Nodes:
+    """Nodes of one level that came together."""
+
+    geometry: _Geometry
+    rows: NDArray[np.uint8]
+    """One node a row."""
+    used: NDArray[np.int64]
+    """How many entries of each are used."""
+    room: NDArray[np.int64]
+    """How many bytes of each are there."""
+    entries: NDArray[np.void]
+    """The used entries of all, one after the other."""
 
 
 def read_btree_v1(
@@ -87,9 +87,9 @@ def read_btree_v1(
         are not those of a chunk.
     """
     geometry = _Geometry.of(file.offset_size, file.istore_k, len(grid.shape))
-    bounds: Bounds | None = None  # of the root there are none
     nodes_left = file.size // geometry.length + 1  # the last may be cut off after its entries
     addresses = np.array([address], np.uint64)
+    bounds: Bounds | None = None  # a root has none
     level = None
     chunks: list[ChunkColumns] = []
     while addresses.size and level != 0:
@@ -101,70 +101,74 @@ def read_btree_v1(
         narrower: list[Bounds] = []
         done = 0
         for batch, cut in _batches(file, addresses, geometry.length):
-            (nodes,) = yield [batch]
-            nodes = _align(np.asarray(nodes), cut, geometry.length)
-            level = int(nodes[0, 5]) if expected is None else expected
-            used = _check(nodes, batch, cut, level, geometry)
-            entries = geometry.entries(nodes, used)
-            room = batch.length - cut.astype(np.int64)
-            if expected is None and not level:
-                found, is_ordered = _decode(file, entries, layout, grid)
-                is_ordered &= _is_closed(geometry, nodes[0], entries, int(room[0]))
-                chunks.append(found)
+            (rows,) = yield [batch]
+            rows = _align(np.asarray(rows), cut, geometry.length)
+            level = int(rows[0, 5]) if expected is None else expected
+            nodes = _take_apart(rows, batch, cut, level, geometry)
+            above = None if bounds is None else bounds.of(slice(done, done + len(rows)))
+            done += len(rows)
+            if level:
+                below.append(unsigned(nodes.entries["address"]))
+                narrower.append(_bounds_below(nodes, above or Bounds.of_root(len(grid.shape) + 1)))
             else:
-                above = bounds or Bounds.of_root(len(grid.shape) + 1)
-                above = above.of(slice(done, done + len(nodes)))
-                done += len(nodes)
-                last = geometry.last_keys(nodes, used, room)
-                is_ordered = True
-                if level:
-                    below.append(unsigned(entries["address"]))
-                    narrower.append(_bounds_below(entries["offset"], last, used, above))
-                else:
-                    found, is_ordered = _decode(file, entries, layout, grid)
-                    is_ordered &= not _is_outside(entries["offset"], last, used, above)
-                    chunks.append(found)
-            if not is_ordered:
-                raise Malformed(
-                    "B-tree of chunks: its keys are not in order", offset=int(batch.offsets[0])
-                )
-            del nodes, entries  # before the next batch comes
+                found, is_ordered = _decode(file, nodes.entries, layout, grid)
+                is_ordered &= _is_closed(nodes) if above is None else _are_within(nodes, above)
+                if not is_ordered:
+                    raise Malformed(
+                        "B-tree of chunks: its keys are not in order", offset=int(batch.offsets[0])
+                    )
+                chunks.append(found)
+            del rows, nodes  # before the next batch comes
         addresses = np.concatenate(below)
-        bounds = Bounds.join(narrower) if narrower else bounds
+        bounds = Bounds.join(narrower) if level else bounds
     return ChunkColumns.join(chunks)
 
 
-def _is_closed(
-    geometry: _Geometry, node: NDArray[np.uint8], entries: NDArray[np.void], room: int
-) -> bool:
-    """Tell of a single leaf whether the key after its last entry comes after that entry's."""
-    start = geometry.header + entries.nbytes + 8
-    end = start + 8 * entries["offset"].shape[1]
-    if not entries.size or end > room:
-        return not entries.size  # cut off before that key: a search would not get there
-    key = node[start:end].view("<u8")
-    return tuple(key.tolist()) > tuple(entries["offset"][-1].tolist())
-
-
-def _bounds_below(
-    keys: NDArray[np.uint64], last: NDArray[np.uint64], used: NDArray[np.int64], above: Bounds
-) -> Bounds:
+def _bounds_below(nodes: _Nodes, above: Bounds) -> Bounds:
     """Return the bounds of the children of some nodes: each lies between its key and the next."""
-    node = np.repeat(np.arange(used.size), used)
+    keys, used = nodes.entries["offset"], nodes.used
     following = np.empty_like(keys)
     following[:-1] = keys[1:]
-    following[np.cumsum(used)[used > 0] - 1] = last[used > 0]
-    return above.of(node).within(keys, following)
+    following[np.cumsum(used)[used > 0] - 1] = _last_keys(nodes)[used > 0]
+    return above.of(np.repeat(np.arange(used.size), used)).within(keys, following)
 
 
-def _is_outside(
-    keys: NDArray[np.uint64], last: NDArray[np.uint64], used: NDArray[np.int64], above: Bounds
-) -> bool:
-    """Tell whether the keys of any leaf break the bounds that the nodes above give it."""
+def _are_within(leaves: _Nodes, above: Bounds) -> bool:
+    """Tell whether the keys of all leaves keep to the bounds that the nodes above give them."""
+    keys, used = leaves.entries["offset"], leaves.used
     filled = np.flatnonzero(used)
     end = np.cumsum(used)[filled]
-    nodes = above.of(filled).within(above.low[filled], last[filled])
-    return bool(nodes.outside(keys[end - used[filled]], keys[end - 1]).any())
+    bounds = above.of(filled).within(above.low[filled], _last_keys(leaves)[filled])
+    return not bounds.outside(keys[end - used[filled]], keys[end - 1]).any()
+
+
+def _is_closed(leaf: _Nodes) -> bool:
+    """Tell of a root that is a leaf whether the key after its last entry comes after that entry's.
+
+    It is what `_are_within` tells, at less cost: most trees are a single leaf.
+    """
+    keys = leaf.entries["offset"]
+    start = leaf.geometry.header + leaf.entries.nbytes + 8
+    end = start + 8 * keys.shape[1]
+    if not keys.size or end > leaf.room[0]:
+        return not keys.size  # cut off before that key: a search would not get there
+    key = leaf.rows[0, start:end].view("<u8")
+    return tuple(key.tolist()) > tuple(keys[-1].tolist())
+
+
+def _last_keys(nodes: _Nodes) -> NDArray[np.uint64]:
+    """Return the offsets in the key after the last entry of each node.
+
+    Of a node that is cut off before it they are zeros: no chunk lies below that key.
+    """
+    entry = nodes.geometry.entry
+    width = 8 * entry["offset"].shape[0]
+    start = nodes.geometry.header + nodes.used * entry.itemsize + 8
+    is_there = start + width <= nodes.room
+    column = np.where(is_there, start, 0)[:, None] + np.arange(width)
+    keys: NDArray[np.uint64] = np.take_along_axis(nodes.rows, column, axis=1).view("<u8")
+    keys[~is_there] = 0
+    return keys
 
 
 def _has_repeats(addresses: NDArray[np.uint64]) -> bool:
@@ -198,28 +202,30 @@ def _align(nodes: NDArray[np.uint8], cut: NDArray[np.uint64], length: int) -> ND
     return nodes
 
 
-def _check(
-    nodes: NDArray[np.uint8],
+def _take_apart(
+    rows: NDArray[np.uint8],
     batch: ByteRanges,
     cut: NDArray[np.uint64],
     level: int,
     geometry: _Geometry,
-) -> NDArray[np.int64]:
-    """Check the headers of one level's nodes and return how many entries of each are used."""
-    start: NDArray[np.uint64] = nodes[:, :8].view("<u8")[:, 0]
+) -> _Nodes:
+    """Check the headers of one level's nodes and find their entries."""
+    start: NDArray[np.uint64] = rows[:, :8].view("<u8")[:, 0]
     used = (start >> _USED).astype(np.int64)
     expected = int.from_bytes(b"TREE" + bytes([_CHUNK_NODE, level]), "little")
-    room = (batch.length - geometry.header - cut.astype(np.int64)) // geometry.entry.itemsize
+    room = batch.length - cut.astype(np.int64)
     strange = (start & _START) != expected
-    strange |= used > np.minimum(room, geometry.children)
+    strange |= used > np.minimum(
+        (room - geometry.header) // geometry.entry.itemsize, geometry.children
+    )
     if strange.any():
         first = int(strange.argmax())
         raise Malformed(
             f"expected a B-tree node of chunks at level {level} with at most {geometry.children} "
-            f"entries, found {bytes(nodes[first, :6])!r} with {used[first]}",
+            f"entries, found {bytes(rows[first, :6])!r} with {used[first]}",
             offset=int(batch.offsets[first] + cut[first]),
         )
-    return used
+    return _Nodes(geometry, rows, used, room, geometry.entries(rows, used))
 
 
 def _decode(
