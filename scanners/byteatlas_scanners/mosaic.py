@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-from numcodecs import get_codec
 from numpy.typing import NDArray
 
-from byteatlas.codecs import decode
+from byteatlas.codecs import decode, encode
 from byteatlas.errors import Unsupported
 from byteatlas.model import ChunkManifest, Encoding, VirtualArray
 from byteatlas_scanners.chunk_pieces import contiguous_form, cut, is_plain
@@ -416,20 +415,3 @@ def _to_decode(name: str, config: Any) -> Any:
         return {}
     ignored = {"level"} if name in ("zlib", "gzip", "bz2", "zstd") else set()
     return {key: value for key, value in config.items() if key not in ignored}
-
-
-def encode(data: bytes, encoding: Encoding) -> bytes:
-    """Encode one chunk.
-
-    Raises
-    ------
-    Unsupported
-        A codec only decodes.
-    """
-    buffer: Any = data
-    try:
-        for codec in encoding.codecs:
-            buffer = get_codec({"id": codec.name, **codec.config}).encode(buffer)
-    except (NotImplementedError, ValueError) as error:
-        raise Unsupported(f"chunks to keep inline, which cannot be encoded ({error})") from error
-    return bytes(buffer)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from byteatlas.errors import Unsupported
 from byteatlas.model import ChunkManifest
 
-__all__ = ["Joint", "Layout", "Located", "check_overlaps", "locate"]
+__all__ = ["Joint", "Layout", "Located", "check_overlaps", "expand", "locate"]
 
 Positions: TypeAlias = NDArray[np.int64]
 

@@ -8,7 +8,8 @@ from numcodecs.vlen import VLenUTF8
 
 from byteatlas.model import Dimension, Skipped
 from byteatlas_scanners.hdf5.conventions import is_struct_metadata, parse_struct_metadata
-from byteatlas_scanners.hdf5.objects import FAILURES, Object, Objects, reason_of
+from byteatlas_scanners.hdf5.failures import FAILURES, reason_of
+from byteatlas_scanners.hdf5.objects import Object, Objects
 from byteatlas_scanners.hdf5.values import read_chunks
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from byteatlas.codecs import only_decodes
+from byteatlas.codecs import encode, only_decodes
 from byteatlas.convert import Convert, convert
 from byteatlas.errors import Malformed, MissingDependency, Unsupported
 from byteatlas.heap import Heap
@@ -20,7 +20,6 @@ from byteatlas_scanners.hdf5.layout import Compact, Contiguous, Virtual
 from byteatlas_scanners.hdf5.values import (
     assemble,
     convert_chunks,
-    encode,
     encode_strings,
     heap_bytes,
     read_chunks,
@@ -250,23 +249,20 @@ def _from_heap(
     fill = (header.fill.value or bytes(item))[:item]
     if len(fill) != item:
         raise Malformed(f"a fill value of {len(fill)} bytes for elements of {item}")
-    if nbytes > options.max_inline:
-        if datatype.heap:
-            return (
-                yield from _pointing(
-                    file, header, heap, options, chunk_shape, manifest, encodings, fill
-                )
-            )
+    is_large = nbytes > options.max_inline
+    if is_large and not datatype.heap:
         raise Unsupported(
             f"{math.prod(shape)} elements with values in the heap, at most {options.max_inline} "
             "bytes of their heap IDs are read",
             hint="raise max_inline",
         )
-    chunks: dict[int, bytes] = {}
-    if nbytes:
-        chunks = yield from read_chunks(manifest, encodings, math.prod(chunk_shape) * item)
-    elements = assemble(chunks, shape, chunk_shape, fill) + fill  # the fill value is read as well
-    if datatype.heap and heap_bytes(file, elements) > options.max_inline:
+    elements = fill  # the fill value is read as well
+    if not is_large:
+        chunks: dict[int, bytes] = {}
+        if nbytes:
+            chunks = yield from read_chunks(manifest, encodings, math.prod(chunk_shape) * item)
+        elements = assemble(chunks, shape, chunk_shape, fill) + fill
+    if is_large or (datatype.heap and heap_bytes(file, elements) > options.max_inline):
         return (
             yield from _pointing(
                 file, header, heap, options, chunk_shape, manifest, encodings, fill
@@ -278,7 +274,7 @@ def _from_heap(
     if datatype.heap:
         *strings, last = yield from read_strings(file, heap, elements, options.max_inline)
         data, fill_value = encode_strings(strings), last.decode("utf-8")
-    elif datatype.is_reference:  # `Objects.resolve_references` makes paths of the addresses
+    elif datatype.is_reference:  # `resolve_references` makes paths of the addresses
         data, notes = elements[:-item], {"reference": "object"}
     elif datatype.sequence:
         base = datatype.sequence

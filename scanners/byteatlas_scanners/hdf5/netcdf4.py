@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from byteatlas_scanners.hdf5.objects import Object
 
 __all__ = [
+    "DIMENSION_ONLY",
     "GroupDimensions",
     "default_fill_value",
     "extend",

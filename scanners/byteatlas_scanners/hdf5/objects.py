@@ -6,14 +6,13 @@ Each parser here leaves its result in an `Object` and returns the parsers that f
 
 from __future__ import annotations
 
-import struct
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from byteatlas.errors import ByteatlasError, Malformed, Unsupported
+from byteatlas.errors import ByteatlasError, Malformed
 from byteatlas.model import Skipped
 from byteatlas.steps import from_head
 from byteatlas_scanners.hdf5.attribute import (
@@ -29,6 +28,7 @@ from byteatlas_scanners.hdf5.dataset import DatasetHeader, read_array
 from byteatlas_scanners.hdf5.dataspace import Dataspace, parse_dataspace
 from byteatlas_scanners.hdf5.datatype import Datatype, parse_datatype
 from byteatlas_scanners.hdf5.elsewhere import Elsewhere, read_elsewhere
+from byteatlas_scanners.hdf5.failures import FAILURES, located, reason_of
 from byteatlas_scanners.hdf5.fill_value import FillValue, parse_fill_value, parse_old_fill_value
 from byteatlas_scanners.hdf5.filters import parse_filter_pipeline
 from byteatlas_scanners.hdf5.global_heap import GlobalHeap, parse_heap_ids
@@ -42,7 +42,6 @@ from byteatlas_scanners.hdf5.object_header import (
 )
 from byteatlas_scanners.hdf5.shared import SharedMessages
 from byteatlas_scanners.hdf5.symbol_table import read_symbol_table
-from byteatlas_scanners.hdf5.values import encode_strings
 
 if TYPE_CHECKING:
     from byteatlas.model import Attribute, VirtualArray
@@ -50,7 +49,7 @@ if TYPE_CHECKING:
     from byteatlas.steps import Followers, Steps
     from byteatlas_scanners.hdf5.file import Hdf5File
 
-__all__ = ["Object", "Objects"]
+__all__ = ["BOOKKEEPING", "IGNORED", "MAX_DEPTH", "Object", "Objects"]
 
 DATASPACE, LINK_INFO, DATATYPE, OLD_FILL_VALUE, FILL_VALUE, LINK = 1, 2, 3, 4, 5, 6
 EXTERNAL_FILES, LAYOUT, GROUP_INFO, FILTERS, ATTRIBUTE, SYMBOL_TABLE = 7, 8, 10, 11, 12, 17
@@ -71,23 +70,6 @@ BOOKKEEPING = frozenset(
     }
 )
 IGNORED = frozenset({"REFERENCE_LIST", "_NCProperties", "_nc3_strict"})
-
-
-FAILURES = (ByteatlasError, struct.error, IndexError, OverflowError)
-"""What parsers raise on bytes that break the specification: reading past the end of a message is
-found out by `struct` or by indexing, so that nothing is checked twice."""
-
-
-def reason_of(error: Exception, offset: int) -> str:
-    """Say why something is left out, and at which byte: by the error itself, else at `offset`."""
-    return str(located(error, offset))
-
-
-def located(error: Exception, offset: int) -> ByteatlasError:
-    """Return one of FAILURES as an error of ours that names a byte."""
-    if not isinstance(error, ByteatlasError):
-        error = Malformed(f"its metadata is damaged ({error})")
-    return error.at(offset=offset)
 
 
 @dataclass(slots=True)
@@ -124,11 +106,6 @@ class Object:
         """Report an attribute that cannot be read; "*" stands for all, "?" for a nameless one."""
         reason = reason_of(error, self.offset)
         self.skipped.append(Skipped(f"{self.path}@{attribute}", reason))
-
-    @property
-    def has_scales(self) -> bool:
-        """Tell whether dimension scales name any axis of a dataset."""
-        return any(self.bookkeeping.get("DIMENSION_LIST", ()))
 
 
 def _drop_repeated(item: Object, links: list[Link]) -> None:
@@ -314,6 +291,23 @@ class Objects:
         pointers += [(DATASPACE, bytes(raw.dataspace)) for raw in raws if raw.is_dataspace_shared]
         if pointers:
             yield from self._load_shared(item, pointers)
+        parsed, collections = self._typed(item, raws)
+        if collections:
+            try:
+                yield from self.heap.load(collections)
+            except FAILURES as error:
+                item.leave_out("*", error)
+        for raw, datatype, dataspace in parsed:
+            try:
+                self._keep(item, raw, datatype, dataspace)
+            except FAILURES as error:
+                item.leave_out(raw.name, error)
+        return ()
+
+    def _typed(
+        self, item: Object, raws: list[RawAttribute]
+    ) -> tuple[list[tuple[RawAttribute, Datatype, Dataspace]], list[int]]:
+        """Return attributes with their types, and the heap collections that hold their values."""
         parsed: list[tuple[RawAttribute, Datatype, Dataspace]] = []
         collections: list[int] = []
         for raw in raws:
@@ -327,72 +321,25 @@ class Objects:
                     collections += [address for count, address, _ in ids if count]
             except FAILURES as error:
                 item.leave_out(raw.name, error)
-        if collections:
-            try:
-                yield from self.heap.load(collections)
-            except FAILURES as error:
-                item.leave_out("*", error)
-        for raw, datatype, dataspace in parsed:
-            try:
-                if raw.name in BOOKKEEPING:
-                    self._keep_bookkeeping(item, raw, datatype, dataspace)
-                    continue
-                if datatype.is_reference:
-                    item.references[raw.name] = referred_addresses(
-                        self.file, datatype, dataspace, raw.data
-                    )
-                    item.attrs[raw.name] = ""  # its place among the others
-                    continue
-                value = attribute_value(self.file, datatype, dataspace, raw.data, self.heap)
-                if raw.name == "_FillValue" and datatype.is_fixed_string:
-                    # A value of characters, no text: bytes, as netCDF4 gives it.
-                    value = np.bytes_(raw.data[: dataspace.elements * datatype.size])
-                item.attrs[raw.name] = value
-            except FAILURES as error:
-                item.leave_out(raw.name, error)
-        return ()
+        return parsed, collections
 
-    def resolve_references(self) -> None:
-        """Make paths of references, once all objects are known; none refers to an empty path."""
-        for item in self.by_address.values():
-            for name, addresses in item.references.items():
-                try:
-                    paths = self._paths_of(addresses)
-                    item.attrs[name] = paths[0] if len(paths) == 1 else paths
-                except FAILURES as error:
-                    del item.attrs[name]
-                    item.leave_out(name, error)
-            array, dataset = item.array, item.dataset
-            if array is None or dataset is None or not dataset.datatype.is_reference:
-                continue
-            raw = np.frombuffer(array.manifest.inline.get(0, b""), f"<u{self.file.offset_size}")
-            try:
-                data = encode_strings([path.encode() for path in self._paths_of(raw.tolist())])
-            except FAILURES as error:
-                item.array, item.reason = None, reason_of(error, item.offset)
-                continue
-            inline = {0: data} if array.manifest.inline else {}
-            manifest = replace(array.manifest, inline=inline)
-            item.array = replace(array, manifest=manifest)
-
-    def _paths_of(self, addresses: list[int]) -> list[str]:
-        path_of = {address: self._path_of(address) for address in set(addresses)}
-        paths = [path_of[address] for address in addresses]
-        if sum(map(len, paths)) > self.options.max_inline:
-            raise Unsupported(
-                f"references whose paths take more than {self.options.max_inline} bytes",
-                hint="raise max_inline",
-            )
-        return paths
-
-    def _path_of(self, address: int) -> str:
-        if address in (0, self.file.undefined):
-            return ""
-        found = self.by_address.get(address)
-        if found is None:
-            where = self.file.base + address
-            raise Unsupported("a reference to an object that no link leads to", offset=where)
-        return found.path or "/"
+    def _keep(
+        self, item: Object, raw: RawAttribute, datatype: Datatype, dataspace: Dataspace
+    ) -> None:
+        """Keep an attribute's value, or what leads to it."""
+        if raw.name in BOOKKEEPING:
+            self._keep_bookkeeping(item, raw, datatype, dataspace)
+            return
+        if datatype.is_reference:
+            addresses = referred_addresses(self.file, datatype, dataspace, raw.data)
+            item.references[raw.name] = addresses
+            item.attrs[raw.name] = ""  # its place among the others
+            return
+        value = attribute_value(self.file, datatype, dataspace, raw.data, self.heap)
+        if raw.name == "_FillValue" and datatype.is_fixed_string:
+            # A value of characters, no text: bytes, as netCDF4 gives it.
+            value = np.bytes_(raw.data[: dataspace.elements * datatype.size])
+        item.attrs[raw.name] = value
 
     def _load_shared(self, item: Object, pointers: list[tuple[int, bytes]]) -> Steps[None]:
         try:

@@ -12,7 +12,8 @@ from byteatlas.model import ChunkManifest, ScanReport, Skipped, VirtualArray, Vi
 from byteatlas.scanners import Dialogue, Found, Other
 from byteatlas_scanners.hdf5.dataset import uncut
 from byteatlas_scanners.hdf5.external_files import ExternalFiles, external_array
-from byteatlas_scanners.hdf5.objects import FAILURES, Object, Objects, reason_of
+from byteatlas_scanners.hdf5.failures import FAILURES, reason_of
+from byteatlas_scanners.hdf5.objects import Object, Objects
 from byteatlas_scanners.hdf5.paths import Outside, find, follow
 from byteatlas_scanners.hdf5.virtual_dataset import Key, Lacking, virtual_array
 

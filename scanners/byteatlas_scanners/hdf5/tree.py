@@ -13,6 +13,7 @@ from byteatlas_scanners.hdf5.axes import fill_names, read_fields
 from byteatlas_scanners.hdf5.cache_image import read_cache_image, with_image
 from byteatlas_scanners.hdf5.conventions import GroupView, Member, names_of
 from byteatlas_scanners.hdf5.dataset import fill_value_of
+from byteatlas_scanners.hdf5.failures import FAILURES, reason_of
 from byteatlas_scanners.hdf5.linked import (
     linked,
     linked_dataset,
@@ -28,9 +29,10 @@ from byteatlas_scanners.hdf5.netcdf4 import (
     variable_name,
 )
 from byteatlas_scanners.hdf5.object_header import parse_structure
-from byteatlas_scanners.hdf5.objects import FAILURES, MAX_DEPTH, Object, Objects, reason_of
+from byteatlas_scanners.hdf5.objects import MAX_DEPTH, Object, Objects
 from byteatlas_scanners.hdf5.pages import LARGEST_PAGE, LEAST_PAGE, by_pages
 from byteatlas_scanners.hdf5.paths import Outside, follow
+from byteatlas_scanners.hdf5.references import resolve_references
 from byteatlas_scanners.hdf5.resolving import exact_group, follow_links, resolve
 from byteatlas_scanners.hdf5.superblock import find_signature, read_superblock
 
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     from byteatlas_scanners.hdf5.conventions import Fields, NamedAxes
     from byteatlas_scanners.hdf5.links import Link
 
-__all__ = ["scan"]
+__all__ = ["RESERVED", "scan"]
 
 MAX_REPEATED = 50_000
 """Members of groups that are shown again because several links lead to them."""
@@ -75,7 +77,7 @@ def scan(window: Window, options: ScanOptions) -> Steps[Scanned]:
     if LEAST_PAGE <= file.page_size <= LARGEST_PAGE and len(file.head) < file.size:
         walk = by_pages(walk, file)
     yield from with_image(walk, image) if image else walk
-    objects.resolve_references()
+    resolve_references(objects)
     top = objects.by_address[root]
     if not top.is_group:
         raise top.failure or Malformed(

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numcodecs import get_codec
 from numcodecs.vlen import VLenBytes, VLenUTF8
 
 from byteatlas.codecs import decode
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = [
     "assemble",
     "convert_chunks",
-    "encode",
     "encode_strings",
     "fixed_records",
     "heap_bytes",
@@ -74,14 +72,6 @@ def read_chunks(
 
 def _plain(data: Any, encoding: Encoding, nbytes: int) -> bytes:
     return bytes(decode(data, encoding, size=nbytes))
-
-
-def encode(data: bytes, encoding: Encoding) -> bytes:
-    """Encode one chunk."""
-    buffer: Any = data
-    for codec in encoding.codecs:
-        buffer = get_codec({"id": codec.name, **codec.config}).encode(buffer)
-    return bytes(buffer)
 
 
 def convert_chunks(chunks: dict[int, bytes], datatype: Datatype) -> dict[int, bytes]:

@@ -7,7 +7,7 @@ a name in an index never imports or runs anything else.
 """
 
 from byteatlas.codecs.allowed import only_decodes
-from byteatlas.codecs.chain import MAX_CODECS, MAX_DECODED, decode, decode_objects
+from byteatlas.codecs.chain import MAX_CODECS, MAX_DECODED, decode, decode_objects, encode
 from byteatlas.codecs.checksum import fletcher32
 from byteatlas.codecs.registered import (
     ENCODING_PREFIX,
@@ -25,6 +25,7 @@ __all__ = [
     "Encodings",
     "decode",
     "decode_objects",
+    "encode",
     "encoding_prefix",
     "fletcher32",
     "only_decodes",

@@ -1,8 +1,9 @@
-"""Decode one chunk: its codecs undone one after the other, each within bounds."""
+"""Decode one chunk: its codecs undone one after the other, each within bounds. And encode one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numcodecs.registry import get_codec
@@ -14,7 +15,7 @@ from byteatlas.errors import ByteatlasError, Malformed, Unsupported
 from byteatlas.limits import Limits
 from byteatlas.model import Buffer, Codec, Encoding
 
-__all__ = ["MAX_CODECS", "MAX_DECODED", "decode", "decode_objects"]
+__all__ = ["MAX_CODECS", "MAX_DECODED", "decode", "decode_objects", "encode"]
 
 _DEFAULT = Limits()
 
@@ -122,6 +123,23 @@ def decode_objects(
         raise Malformed(f"codec {items.name!r} cannot decode the chunk: {error}") from error
     values: NDArray[np.object_] = decoded
     return values
+
+
+def encode(data: Buffer, encoding: Encoding) -> bytes:
+    """Encode one chunk, as for one that is kept inline among others that are encoded so.
+
+    Raises
+    ------
+    Unsupported
+        A codec only decodes (`byteatlas.codecs.only_decodes`), or refuses the data.
+    """
+    buffer: Any = data
+    try:
+        for codec in encoding.codecs:
+            buffer = get_codec({"id": codec.name, **codec.config}).encode(buffer)
+    except (NotImplementedError, ValueError) as error:
+        raise Unsupported(f"chunks to keep inline, which cannot be encoded ({error})") from error
+    return bytes(buffer)
 
 
 def _sizes(codecs: Sequence[Codec], size: int | None, largest: int) -> list[int]:
