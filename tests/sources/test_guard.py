@@ -8,7 +8,7 @@ import pytest
 import byteatlas
 from byteatlas.errors import NotAllowed
 from byteatlas.model import ByteRange, Source
-from byteatlas.sources import loop, open_source, places, resolving
+from byteatlas.sources import addresses, loop, open_source, places
 from byteatlas.sources.guard import Guard, guard_for, guarded_sources
 from byteatlas.testing.server import Fault, RangeServer
 
@@ -25,25 +25,25 @@ def server():
 @pytest.fixture
 def names(monkeypatch):
     """Names that resolve as this dictionary says; others do not."""
-    addresses = {}
+    hosts = {}
 
     def look_up(host, port, *arguments, **options):
-        if host not in addresses:
+        if host not in hosts:
             raise socket.gaierror(socket.EAI_NONAME, "unknown")
         return [
             (socket.AF_INET6, socket.SOCK_STREAM, 6, "", (one, port, 0, 0))
             if ":" in one
             else (socket.AF_INET, socket.SOCK_STREAM, 6, "", (one, port))
-            for one in addresses[host]
+            for one in hosts[host]
         ]
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    yield addresses
+    yield hosts
     loop.call(forget())
 
 
 async def forget():
-    resolving._seen_internal().clear()
+    addresses._seen_internal().clear()
     for key, session in loop._thread().shared.items():
         if key[0] == "http":
             session.connector.clear_dns_cache()
@@ -135,7 +135,7 @@ def test_each_hop_of_a_redirect_is_judged(server, names, location):
 @pytest.fixture
 def loopback_is_public(monkeypatch):
     judge = places.is_internal_address
-    for module in (places, resolving):
+    for module in (places, addresses):
         monkeypatch.setattr(
             module, "is_internal_address", lambda text: text != "127.0.0.1" and judge(text)
         )

@@ -25,7 +25,7 @@ from byteatlas.model import Source
 from byteatlas.sources.places import LOCAL_SCHEMES, SAME_SCHEME, Place
 from byteatlas.sources.urls import is_chained, scheme_of
 
-__all__ = ["Guard", "guard_for", "guarded_sources", "prefix_of"]
+__all__ = ["Guard", "as_tuple", "guard_for", "guarded_sources", "prefix_of"]
 
 _NETWORK = frozenset({"http", "https", "s3", "gs", "az"})
 _AT_IS_NO_USER = {"az", "abfs", "abfss", "wasb", "wasbs"}  # container@account
@@ -97,6 +97,11 @@ def prefix_of(url: str) -> str:
     return without_query(url).rpartition("/")[0] + "/"
 
 
+def as_tuple(texts: Sequence[str]) -> tuple[str, ...]:
+    """Return prefixes or patterns as a tuple; one string alone is one, and not its letters."""
+    return (texts,) if isinstance(texts, str) else tuple(texts)
+
+
 def guard_for(named_by: str | None, allow: Sequence[str] = ()) -> Guard | None:
     """Return the guard of sources that an index or a file names.
 
@@ -118,10 +123,10 @@ def guard_for(named_by: str | None, allow: Sequence[str] = ()) -> Guard | None:
     own: frozenset[str] = frozenset()
     place = Place.of(named_by)
     if place.scheme in ("http", "https") and not place.is_internal:
-        from byteatlas.sources import loop, resolving  # noqa: PLC0415  # only for web servers
+        from byteatlas.sources import addresses, loop  # noqa: PLC0415  # only for web servers
 
-        own = loop.call(resolving.internal_addresses(place.host))
-    return Guard(named_by, tuple(allow), own)
+        own = loop.call(addresses.internal_addresses(place.host))
+    return Guard(named_by, as_tuple(allow), own)
 
 
 def guarded_sources(

@@ -20,6 +20,7 @@ import yarl
 from byteatlas.errors import RangeIgnored, ShortRead, SourceChanged, SourceError, without_query
 from byteatlas.model import Source
 from byteatlas.sources import loop
+from byteatlas.sources.addresses import InternalAddress, internal_addresses
 from byteatlas.sources.credentials import Options, Renewable
 from byteatlas.sources.guard import Guard
 from byteatlas.sources.hosts import Host, retry_after
@@ -39,7 +40,6 @@ from byteatlas.sources.http_session import Route, origin_of, route_to, session_f
 from byteatlas.sources.options import HttpOptions, http_options
 from byteatlas.sources.places import Place
 from byteatlas.sources.remote import Fetch, Policy, given_up
-from byteatlas.sources.resolving import InternalAddress, internal_addresses
 from byteatlas.sources.urls import follow, http_url, with_params
 
 __all__ = ["HttpTransport"]

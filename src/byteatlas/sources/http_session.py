@@ -12,9 +12,9 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 
 from byteatlas.sources import loop
+from byteatlas.sources.addresses import Resolver
 from byteatlas.sources.options import HttpOptions
 from byteatlas.sources.remote import Policy
-from byteatlas.sources.resolving import Resolver
 from byteatlas.version import __version__
 
 __all__ = ["Route", "origin_of", "route_to", "session_for"]
