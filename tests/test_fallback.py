@@ -215,6 +215,17 @@ def test_a_file_that_neither_reads_is_refused_with_both_reasons(tmp_path):
         byteatlas.scan(damaged)
 
 
+def test_a_format_without_other_engines_is_refused_with_its_own_reason_alone(tmp_path):
+    damaged = tmp_path / "damaged.nc"
+    damaged.write_bytes(b"CDF\x01" + bytes(4) + b"\xff" * 24)
+    reasons = []
+    for engine in ("native", "auto"):
+        with pytest.raises(Malformed) as caught:
+            byteatlas.scan(damaged, engine=engine)
+        reasons.append(str(caught.value))
+    assert reasons[0] == reasons[1]
+
+
 def test_an_array_that_neither_reads_is_skipped_with_both_reasons(refusing):
     group = refusing("/compact", max_inline=100)
     reasons = dict(group.report.skipped)
@@ -352,6 +363,9 @@ def misbehaving(tmp_path, monkeypatch, path):
         ("raise RuntimeError('no' * 5000)", "RuntimeError: nono"),
         ("send({}, bytes(2**28))", "it found more than"),
         ("import misspelled", "ModuleNotFoundError"),
+        ("send(5)", "what it found is 5, expected an object"),
+        ("source._link.sendall(b'd' + bytes([3, *bytes(7)]) + b'abc')", "cannot be understood"),
+        ("source._link.sendall(b'd' + bytes([8, *bytes(7), 4, 0, 0, 0]) + b'none')", "Expecting"),
     ],
 )
 def test_whatever_a_child_does_becomes_a_reason(misbehaving, body, problem):

@@ -90,7 +90,7 @@ def test_texts_that_are_all_the_same_object_of_a_heap_are_not_copied_for_ever(pe
 def test_heaps_that_overlap_are_not_parsed_for_ever(scan):
     forge, size, count = Forge(), MIB, 4000
     objects_in = b"".join(struct.pack("<HHIQ8x", n + 1, 1, 0, 8) for n in range(size // 24))
-    start = forge.end + 48 * 0
+    start = forge.end
     heads = []
     for number in range(count):
         # Each collection is a head, an object over the heads that follow, and all the objects.
@@ -100,7 +100,7 @@ def test_heaps_that_overlap_are_not_parsed_for_ever(scan):
     forge.put(b"".join(heads) + objects_in)
     ids = b"".join(struct.pack("<IQI", 8, start + 32 * n, 1) for n in range(count))
     group = scan(forge.file(forge.group([], (12, attribute(b"a", TEXT, dataspace(count), ids)))))
-    assert "overlap" in reasons(group)
+    assert "collections of" in reasons(group)  # more bytes than there are
 
 
 def test_names_that_overlap_in_a_heap_are_not_copied_for_ever(peak):

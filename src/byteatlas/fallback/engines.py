@@ -10,6 +10,7 @@ from byteatlas.errors import LimitExceeded, Malformed, Unsupported
 from byteatlas.fallback.building import completed
 from byteatlas.fallback.process import ask
 from byteatlas.model import ScanReport, VirtualGroup, as_view
+from byteatlas.others import HEAD
 from byteatlas.scanners import Scanner, ScanOptions, find_scanner
 from byteatlas.sources.cache import CachedReader
 from byteatlas.version import __version__
@@ -17,7 +18,6 @@ from byteatlas.version import __version__
 __all__ = ["AUTO", "NATIVE", "scan_with"]
 
 AUTO, NATIVE = "auto", "native"
-HEAD = 2**19
 
 _ON_PURPOSE = re.compile(
     r"excluded as|not followed|leads nowhere|no link leads to|link back|link to a group"
@@ -65,6 +65,8 @@ def scan_with(
         group = native()
     except (Malformed, Unsupported) as error:
         if isinstance(error, LimitExceeded) or _ON_PURPOSE.search(error.problem):
+            raise
+        if not _scanner(reader, scanner).engines:
             raise
         try:
             return _whole(None, reader, options, scanner, error.problem)

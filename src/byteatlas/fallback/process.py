@@ -142,10 +142,23 @@ def _block(reader: CachedReader, offset: int, length: int) -> bytes:
 
 
 def _item(said: bytearray) -> tuple[dict[str, Any], list[memoryview]]:
-    (length,) = struct.unpack_from("<I", said)
-    facts, sizes = json.loads(said[4 : 4 + length])
-    blobs, at = [], 4 + length
-    for size in sizes:
-        blobs.append(memoryview(said)[at : at + size])
-        at += size
+    """Take an item of the result apart: facts as JSON values, and blobs.
+
+    Raises
+    ------
+    Malformed
+        It is none: whatever the child read may have taken it over.
+    """
+    blobs: list[memoryview] = []
+    try:
+        (length,) = struct.unpack_from("<I", said)
+        facts, sizes = json.loads(said[4 : 4 + length])
+        at = 4 + length
+        for size in sizes:
+            blobs.append(memoryview(said)[at : at + size])
+            at += size
+    except (struct.error, TypeError, ValueError, RecursionError) as error:
+        raise Malformed(f"what it found cannot be understood ({error})") from error
+    if not isinstance(facts, dict):
+        raise Malformed(f"what it found is {facts!r:.40}, expected an object")
     return facts, blobs
