@@ -95,6 +95,21 @@ def test_options_reach_the_scanner(path):
     assert not byteatlas.scan(path, max_inline=50)["text"].manifest.inline
 
 
+def test_one_pattern_or_prefix_needs_no_list(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out").mkdir()
+    np.arange(3, dtype="<i4").tofile(tmp_path / "out" / "raw.bin")
+    with h5py.File(tmp_path / "in" / "a.h5", "w") as file:
+        file["field"] = file["other"] = np.arange(3)
+        file.create_dataset("raw", (3,), "<i4", external=[("../out/raw.bin", 0, 12)])
+    path = tmp_path / "in" / "a.h5"
+    assert list(byteatlas.scan(path, include="field").arrays) == ["field"]
+    assert list(byteatlas.scan(path, exclude="f*", allow="/elsewhere/").arrays) == ["other"]
+    allowed = byteatlas.scan(path, allow=f"{tmp_path}/out/")
+    assert list(allowed.arrays) == ["field", "other", "raw"]
+    assert byteatlas.verify(allowed, allow=str(tmp_path)).is_equal
+
+
 def test_a_scanner_can_be_named(path):
     assert byteatlas.scan(path, scanner="hdf5").report.scanner == "hdf5"
     with pytest.raises(NotRecognised):

@@ -13,6 +13,7 @@ from byteatlas.scanners import MAX_CHUNK, MAX_INLINE, ScanOptions
 from byteatlas.sources import Trace, open_source
 from byteatlas.sources.cache import CachedReader
 from byteatlas.sources.credentials import prepared
+from byteatlas.sources.guard import as_tuple
 from byteatlas.sources.urls import absolute_url
 
 __all__ = ["HEAD", "SMALL", "scan", "scan_source"]
@@ -50,7 +51,8 @@ def scan(
     max_inline
         Values that can only be kept in the index are refused above so many bytes of one array.
     include, exclude
-        Glob patterns of array paths, such as ``"/forecast/temp*"``; exclude wins.
+        Glob patterns of array paths, such as ``"/forecast/temp*"``, or one of them alone; exclude
+        wins.
     conventions
         Name dimensions that the file names nowhere after the conventions of products, such as
         HDF-EOS5; each such array says so in its notes. Else they are ``phony_dim_0`` and so on.
@@ -88,8 +90,8 @@ def scan(
     options = ScanOptions(
         max_chunk=max_chunk,
         max_inline=max_inline,
-        include=tuple(include),
-        exclude=tuple(exclude),
+        include=as_tuple(include),
+        exclude=as_tuple(exclude),
         conventions=conventions,
         follow_links=follow_links,
     )
@@ -122,7 +124,7 @@ def scan_source(
     engine: str = AUTO,
 ) -> VirtualGroup:
     """Do as `scan` with a source that is open already, and perhaps read in part."""
-    scan = Scan(prepared(storage_options), allow)
+    scan = Scan(prepared(storage_options), as_tuple(allow))
 
     def native() -> VirtualGroup:
         return scan.scan(reader, options, scanner=scanner)
