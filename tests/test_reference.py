@@ -1,5 +1,6 @@
 """The reference libraries' view of a source."""
 
+import sys
 from pathlib import Path
 
 import h5py
@@ -45,6 +46,28 @@ def test_a_remote_source_says_the_same_as_a_local_one(name, library):
                 # to h5py, a scale has no name for its own axis
                 pairs = zip(mine.dimensions, its.dimensions, strict=True)
                 assert all(names in (expected, set()) for expected, names in pairs)
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_decompressor_that_h5py_lacks_is_said_to_be_in_a_package(monkeypatch, tmp_path, is_there):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        unknown = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        unknown.set_chunk((4,))
+        unknown.set_filter(1)
+        space = h5py.h5s.create_simple((4,))
+        coded = h5py.h5d.create(file.id, b"coded", h5py.h5t.STD_I32LE, space, unknown)
+        coded.write_direct_chunk((0,), bytes(16))
+    data = (tmp_path / "a.h5").read_bytes()
+    start = data.index(b"deflate\0") - 8  # of a filter of the pipeline: its number comes first
+    (tmp_path / "a.h5").write_bytes(data[:start] + b"\xfe\x7f" + data[start + 2 :])
+    with open_reference(str(tmp_path / "a.h5")) as reference:
+        if is_there:
+            monkeypatch.setitem(sys.modules, "hdf5plugin", None)
+        else:
+            monkeypatch.delitem(sys.modules, "hdf5plugin", raising=False)
+        with pytest.raises(Unsupported, match="cannot read it") as caught:
+            reference.array("/coded").read((slice(None),))
+    assert ("pip install hdf5plugin" in str(caught.value)) is not is_there
 
 
 def test_values_are_as_they_are_stored():

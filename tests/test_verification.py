@@ -1,5 +1,6 @@
 """Comparing an index with what the reference libraries say of its source."""
 
+import sys
 from dataclasses import replace
 
 import h5py
@@ -9,12 +10,15 @@ import pytest
 from byteatlas.errors import SourceMissing, Unsupported
 from byteatlas.model import (
     ChunkManifest,
+    Codec,
+    Encoding,
     ScanReport,
     Skipped,
     Source,
     VirtualArray,
     VirtualGroup,
 )
+from byteatlas.scanning import scan
 from byteatlas.verification import (
     describe_difference,
     same_attribute,
@@ -24,6 +28,13 @@ from byteatlas.verification import (
 )
 
 QUIET_NAN, OTHER_NAN = np.array([0x7FC00000, 0x7FC00001], "<u4").view("<f4")
+
+
+def _sequences(*texts):
+    """Return what h5py makes of variable-length sequences of characters."""
+    found = np.empty(len(texts), object)
+    found[:] = [np.frombuffer(text, "S1") for text in texts]
+    return found
 
 
 @pytest.mark.parametrize(
@@ -90,6 +101,8 @@ def test_other_types_are_not_the_same(ours, theirs):
         ("K", np.bytes_(b"K"), True),
         ("K", "K\0", True),
         (["a", "b"], np.array([b"a", b"b"], object), True),
+        (["ab", "c"], _sequences(b"ab", b"c"), True),
+        (["ab", "c"], _sequences(b"ab", b"d"), False),
         (np.int16(3), np.array([3], ">i2"), True),
         (np.array([1.5, 2]), np.array([1.5, 2], ">f8"), True),
         ([], np.array([], object), True),
@@ -168,6 +181,22 @@ def test_a_file_url_is_compared_like_its_path(source):
     assert verify(url).is_equal
 
 
+def test_an_array_whose_decoder_is_not_installed_is_not_compared(source, monkeypatch):
+    path, group = source
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    parameters = {"options_mask": 133, "pixels_per_block": 8, "bits_per_pixel": 32}
+    szip = Encoding((Codec("imagecodecs_szip", {**parameters, "pixels_per_scanline": 64}),))
+    coded = changed(group, encodings=(szip,)).arrays["t"]
+    both = replace(group, arrays={"t": group.arrays["t"], "coded": coded})
+    with h5py.File(path, "a") as file:
+        file["coded"] = file["t"]
+    report = verify(replace(both, sources=(Source(str(path)),)))
+    assert [checked.path for checked in report.checked] == ["/t"]
+    ((skipped, reason),) = report.skipped
+    assert skipped == "/coded"
+    assert "pip install 'byteatlas[hdf5]'" in reason
+
+
 def test_a_chunk_at_the_wrong_place_is_found(source):
     manifest = source[1].arrays["t"].manifest
     wrong = ChunkManifest.build(
@@ -243,3 +272,19 @@ def test_an_index_of_several_sources_is_refused(source):
     several = VirtualGroup(arrays=source[1].arrays, sources=source[1].sources * 2)
     with pytest.raises(Unsupported, match="2 sources"):
         verify(several)
+
+
+def test_a_group_that_the_library_cannot_list_is_not_compared(tmp_path):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["field"] = file["group/field"] = np.arange(3)
+    data = bytearray(path.read_bytes())
+    free = data.rindex(b"HEAP") + 16  # where the free list of the group's heap of names begins
+    data[free : free + 8] = (2**40).to_bytes(8, "little")
+    path.write_bytes(data)
+    report = verify(scan(path, engine="native"))
+    assert [checked.path for checked in report.checked] == ["/field"]
+    assert report.differences == ()
+    ((skipped, reason),) = report.skipped
+    assert skipped == "/group/field"
+    assert reason.startswith("not compared: of /group, h5py cannot read it: ")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -190,6 +192,10 @@ _ONLY_A_DIMENSION = b"This is a netCDF dimension but not a netCDF variable"
 _MAX_SOFT_LINKS = 32
 _CANNOT_READ = (KeyError, OSError, RuntimeError, TypeError, ValueError)
 """What the libraries raise for what they do not support, or find damaged."""
+_NO_FILTER = re.compile(
+    r"can't (?:open directory|find plugin)|filter '.*' is not registered|undefined filter"
+)
+"""What they say where they lack a decompressor, some of it while they look for a plugin."""
 
 
 class _H5pyReference:
@@ -207,7 +213,14 @@ class _H5pyReference:
         waiting = [("", root)]
         while waiting:
             here, group = waiting.pop()
-            for name in group:
+            try:
+                names = list(group)
+            except _CANNOT_READ as error:
+                if not here:
+                    raise
+                self._unreadable[here] = f"h5py cannot list it: {error}"
+                continue
+            for name in names:
                 try:
                     if not isinstance(group.get(name, getlink=True), h5py.HardLink):
                         continue
@@ -232,6 +245,10 @@ class _H5pyReference:
     def resolve(self, path: str) -> str | None:
         if path in self._datasets or path in self._external or path in self._unreadable:
             return path
+        for group, reason in self._unreadable.items():
+            if path.startswith(f"{group}/"):
+                self._unreadable[path] = f"of {group}, {reason}"
+                return path
         is_linked = _is_linked(self._root, path)
         if is_linked and not self._finds_others:
             self._unreadable[path] = "h5py cannot follow links to other files from here"
@@ -406,4 +423,7 @@ def _unsupported(library: str) -> Iterator[None]:
     try:
         yield
     except _CANNOT_READ as error:
-        raise Unsupported(f"{library} cannot read it: {error}") from error
+        why = f"{library} cannot read it: {error}"
+        if _NO_FILTER.search(str(error)) and "hdf5plugin" not in sys.modules:
+            why += "; it lacks a decompressor, and pip install hdf5plugin brings more of them"
+        raise Unsupported(why) from error

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from byteatlas.errors import SourceChanged, Unsupported
+from byteatlas.errors import MissingDependency, SourceChanged, Unsupported
 from byteatlas.model import Skipped, Source, VirtualArray, VirtualGroup
 from byteatlas.opening import Target, open_index
 from byteatlas.read import Reader
@@ -176,7 +176,7 @@ def _compare(
                 if detail:
                     found.append(Difference(path, "values", detail))
                     break
-        except Unsupported as error:
+        except (MissingDependency, Unsupported) as error:
             skipped.append(Skipped(path, f"not compared: {error}"))
         else:
             checked.append(Checked(path, elements, math.prod(array.shape), not found))
@@ -306,6 +306,8 @@ def _plain_attribute(value: Any) -> list[str] | NDArray[Any]:
 
 
 def _plain_text(item: Any) -> str:
+    if isinstance(item, np.ndarray) and item.dtype == "S1":
+        item = item.tobytes()  # a sequence of characters, as MATLAB spells the names of fields
     if isinstance(item, bytes):
         item = item.decode("utf-8", "replace")  # as netCDF4 does
     return str(item).rstrip("\0")
