@@ -39,7 +39,7 @@ def test_bytes_that_nobody_knows_are_not_recognised():
 
 
 def test_no_bytes_at_all_are_not_recognised():
-    with pytest.raises(NotRecognised):
+    with pytest.raises(NotRecognised, match="it is empty"):
         find_scanner(memoryview(b""))
 
 
@@ -47,6 +47,8 @@ def test_only_the_scanners_named_are_asked():
     assert find_scanner(HDF5, only=["hdf5"]).name == "hdf5"
     with pytest.raises(NotRecognised):
         find_scanner(HDF5, only=["netcdf3"])
+    with pytest.raises(NotRecognised, match=r"no scanner 'nonsense'; there is hdf5, netcdf3"):
+        find_scanner(HDF5, only=["nonsense"])
 
 
 # With scanners of somebody else.

@@ -185,10 +185,13 @@ def find_scanner(head: memoryview, *, only: Sequence[str] = ()) -> Scanner:
     Raises
     ------
     NotRecognised
-        No scanner recognises the bytes, or more than one does.
+        No scanner recognises the bytes, more than one does, or there is none of a name in `only`.
     MissingDependency
         None does, and some scanner could not be imported.
     """
+    names = scanner_names()
+    if unknown := set(only).difference(names):
+        raise NotRecognised(f"there is no scanner {min(unknown)!r}; there is {', '.join(names)}")
     found: list[Scanner] = []
     broken: list[str] = []
     for point in _entry_points():
@@ -203,11 +206,13 @@ def find_scanner(head: memoryview, *, only: Sequence[str] = ()) -> Scanner:
             found.append(scanner)
     if len(found) == 1:
         return found[0]
+    if not len(head):
+        raise NotRecognised("it is empty", hint="check where it comes from")
     start = bytes(head[:16])
     if found:
-        names = ", ".join(scanner.name for scanner in found)
+        several = ", ".join(scanner.name for scanner in found)
         raise NotRecognised(
-            f"the first bytes {start!r} are claimed by several scanners: {names}",
+            f"the first bytes {start!r} are claimed by several scanners: {several}",
             offset=0,
             hint="name the one to use",
         )
@@ -217,8 +222,7 @@ def find_scanner(head: memoryview, *, only: Sequence[str] = ()) -> Scanner:
             + "; ".join(broken)
         )
     raise NotRecognised(
-        f"no scanner recognises the first bytes {start!r}, expected one of: "
-        + ", ".join(scanner_names()),
+        f"no scanner recognises the first bytes {start!r}, expected one of: " + ", ".join(names),
         offset=0,
         hint="check that the URL is a data file and not a web page",
     )

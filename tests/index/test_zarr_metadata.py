@@ -356,3 +356,9 @@ def test_attributes_are_spelled_and_keep_their_type(value: Any, spelled: Any, ki
 def test_attributes_that_do_not_fit_their_type_are_refused(value: Any, kind: Any) -> None:
     with pytest.raises(Malformed):
         attribute_from_json(value, kind)
+
+
+@pytest.mark.parametrize("zarr_format", [1, 4, "3"])
+def test_there_are_two_versions_of_zarr(zarr_format):
+    with pytest.raises(ValueError, match="zarr_format is 2 or 3"):
+        zarr_metadata(VirtualGroup(), zarr_format)

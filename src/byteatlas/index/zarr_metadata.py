@@ -32,11 +32,15 @@ def zarr_metadata(group: VirtualGroup, zarr_format: ZarrFormat = 2) -> dict[str,
 
     Raises
     ------
+    ValueError
+        There is no such version.
     Unsupported
         A data type has no spelling in this version of Zarr.
     Malformed
         The name of an array or group cannot be part of a key.
     """
+    if zarr_format not in (2, 3):
+        raise ValueError(f"zarr_format is 2 or 3, not {zarr_format!r}")
     version = zarr_v2 if zarr_format == 2 else zarr_v3
     found: dict[str, Any] = {}
     for path, part in group.walk():
