@@ -171,6 +171,8 @@ def summary(group: VirtualGroup) -> str:
         facts[1] += f", {size(source.size)}" if source.size is not None else ""
     elif group.sources:
         facts.insert(0, plural(len(group.sources), "source"))
+    if any(manifest.digest is not None for manifest in manifests):
+        facts.append("sealed")
     if group.report.requests:
         facts.append(
             f"scanned in {plural(group.report.rounds, 'round')}, "

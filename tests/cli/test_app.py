@@ -23,6 +23,19 @@ def test_the_version_is_the_packages(byteatlas):
     assert byteatlas("--version").stdout == f"byteatlas {__version__}\n"
 
 
+def test_it_runs_as_a_module():
+    command = [sys.executable, "-m", "byteatlas", "--version"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert said == f"byteatlas {__version__}\n"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_lines_of_an_example_stay_apart(name, byteatlas):
+    said = byteatlas(name, "--help").stdout
+    assert "\\b" not in said
+    assert said.count("  byteatlas ") == said.count("\n  byteatlas ")
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_command_has_the_summary_that_the_help_shows(name):
     command = import_module(f"byteatlas.cli.{name}").command

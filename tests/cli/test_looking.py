@@ -2,6 +2,7 @@
 
 import json
 
+import h5py
 import numpy as np
 import pytest
 
@@ -11,6 +12,12 @@ from byteatlas.testing import RangeServer
 from .conftest import SAMPLES
 
 # info
+
+
+def test_info_says_of_sequences_what_they_are_made_of(byteatlas, tmp_path):
+    with h5py.File(tmp_path / "s.h5", "w") as file:
+        file.create_dataset("s", (2,), h5py.vlen_dtype("<i2"))[0] = [1, 2]
+    assert "    short(*) s(phony_dim_0) ;" in byteatlas("info", tmp_path / "s.h5").stdout
 
 
 def test_info_says_what_ncdump_says_and_where_the_chunks_are(byteatlas, source):
@@ -102,6 +109,12 @@ def test_an_unknown_key_is_an_error(byteatlas, index, command):
     assert "the index has no key 'nonsense'" in byteatlas(command, index, "nonsense", code=1).stderr
 
 
+@pytest.mark.parametrize("command", ["ls", "cat"])
+def test_a_key_of_the_other_zarr_format_is_an_error_that_says_so(byteatlas, index, command):
+    said = byteatlas(command, index, "temp/zarr.json", code=1).stderr
+    assert said == "error: the index has no key 'temp/zarr.json'; --zarr-format 3 has it\n"
+
+
 def test_a_source_that_is_gone_is_an_error_of_cat(byteatlas, source, index):
     source.unlink()
     assert str(source) in byteatlas("cat", index, "temp/0.0.0.0", code=1).stderr
@@ -143,6 +156,13 @@ def test_where_tells_inlined_and_missing_chunks(byteatlas, byteatlas_json):
     assert len(rows) == 15
     (row,) = byteatlas_json("where", SAMPLES / "climate_grid.nc", "region_name")["chunks"]
     assert row["kind"] == "inlined"
+
+
+def test_where_says_why_a_variable_was_skipped(byteatlas, tmp_path):
+    with h5py.File(tmp_path / "n.h5", "w") as file:
+        file["nothing"] = h5py.Empty("f4")
+    said = byteatlas("where", tmp_path / "n.h5", "nothing", code=1).stderr
+    assert "error: 'nothing' was skipped: a null dataspace" in said
 
 
 def test_where_takes_scalars(byteatlas_json):

@@ -2,6 +2,7 @@
 
 import json
 
+import h5py
 import numpy as np
 import pytest
 from click.exceptions import UsageError
@@ -76,6 +77,19 @@ def test_nothing_but_an_index_is_replaced(byteatlas, source):
     byteatlas("scan", source, "-o", source.parent, code=1)
 
 
+@pytest.mark.parametrize("text", ["", "{}", '{"version": 1}', '{\n "refs": {', '{".zgroup": "{'])
+def test_an_index_of_another_program_is_replaced_too(byteatlas, source, text):
+    source.with_name("other.json").write_text(text)
+    byteatlas("scan", source, "-o", "other.json")
+
+
+def test_a_json_file_of_another_kind_is_not_replaced(byteatlas, source):
+    other = source.with_name("package.json")
+    other.write_text('{"name": "mine", "version": "1.0"}')
+    assert "is not an index" in byteatlas("scan", source, "-o", other, code=1).stderr
+    assert other.read_text().startswith('{"name"')
+
+
 def test_variables_can_be_chosen(byteatlas, source, tmp_path):
     byteatlas("scan", source, "--include", "/t*", "--exclude", "time", "-o", "i.json")
     assert list(open_index(tmp_path / "i.json").arrays) == ["temp"]
@@ -115,6 +129,30 @@ def test_a_skipped_variable_is_said_and_exits_with_3(byteatlas, byteatlas_json, 
     assert result.stderr.startswith("skipped /bad: ")
     (skipped,) = byteatlas_json("scan", "a.h5", code=3)["skipped"]
     assert skipped["path"] == "/bad"
+
+
+def test_links_that_were_not_followed_are_said_to_be_followed_with_an_option(byteatlas, tmp_path):
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["field"] = np.arange(3)
+    with h5py.File(tmp_path / "linked.h5", "w") as file:
+        file["link"] = h5py.ExternalLink("other.h5", "/field")
+    assert "--follow-links" in byteatlas("scan", tmp_path / "linked.h5", code=3).stderr
+    assert byteatlas("scan", tmp_path / "linked.h5", "--follow-links").stderr == ""
+    (tmp_path / "other.h5").unlink()
+    said = byteatlas("scan", tmp_path / "linked.h5", "--follow-links", code=3).stderr
+    assert "an external link" in said
+    assert "--follow-links" not in said
+
+
+def test_an_index_that_is_sealed_says_so(byteatlas, source, index):
+    assert " · sealed" not in byteatlas("info", index).stdout
+    assert " · sealed · " in byteatlas("scan", source, "--seal", "-o", "s.json").stdout
+    assert byteatlas("info", "s.json").stdout.splitlines()[0].endswith(" · sealed")
+
+
+def test_patterns_that_no_variable_matches_are_said(byteatlas, source):
+    said = byteatlas("scan", source, "--include", "/nothing*").stderr
+    assert said == "no variable is left by --include and --exclude\n"
 
 
 def test_a_trace_lists_each_request(byteatlas, byteatlas_json, source):

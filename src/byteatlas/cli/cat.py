@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import click
 
-from byteatlas.cli.options import opening, zarr_format
+from byteatlas.cli.options import no_key, opening, zarr_format
 from byteatlas.cli.output import ExitCode, Output, shared
 from byteatlas.errors import ByteatlasError
 from byteatlas.opening import open_group
@@ -32,19 +32,19 @@ def command(
     allow: tuple[str, ...],
     output: Output,
 ) -> ExitCode:
-    r"""Write the bytes behind KEY to standard output: metadata, or a chunk as it is stored.
+    """Write the bytes behind KEY to standard output: metadata, or a chunk as it is stored.
 
     With --json only their number is printed.
 
     \b
     byteatlas cat sst.json sst/.zarray
     byteatlas cat sst.json sst/0.0.0 | zlib-flate -uncompress > chunk
-    """
+    """  # noqa: D301  # \b: click keeps these lines apart
     group = open_group(target, storage_options=storage_options, allow=allow)
     contents = Contents(group, zarr_format, storage_options)
     (data,) = asyncio.run(contents.get_many([Slice(key.strip("/"))]))
     if data is None:
-        raise click.ClickException(f"the index has no key {key!r}")
+        raise no_key(group, key, zarr_format)
     if isinstance(data, ByteatlasError):
         raise data
     if output.as_json:

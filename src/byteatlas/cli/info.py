@@ -126,7 +126,9 @@ def _cdl_group(group: VirtualGroup, indent: str = "") -> Iterator[str]:
 
 def _cdl_array(name: str, array: VirtualArray) -> Iterator[str]:
     axes = f"({', '.join(array.dimensions)})" if array.shape else ""
-    yield f"{_cdl_type(array.dtype)} {name}{axes} ;"
+    items = array.notes.get("sequence")
+    kind = f"{_cdl_type(np.dtype(items))}(*)" if isinstance(items, str) else _cdl_type(array.dtype)
+    yield f"{kind} {name}{axes} ;"
     facts = [
         f"chunks {display.shape(array.chunk_shape)}" if array.shape else "",
         "big-endian" if array.dtype.str[0] == ">" else "",

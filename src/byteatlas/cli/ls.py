@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import click
 
-from byteatlas.cli.options import opening, zarr_format
+from byteatlas.cli.options import no_key, opening, zarr_format
 from byteatlas.cli.output import ExitCode, Output, shared
 from byteatlas.opening import open_group
 from byteatlas.store.contents import Contents
@@ -50,7 +50,7 @@ def command(
     if not names and path in contents:
         names = [(path, False)]
     if not names:
-        raise click.ClickException(f"the index has no key {path!r}")
+        raise no_key(group, path, zarr_format)
     names.sort()
     sizes = asyncio.run(_sizes(contents, lead, names)) if is_long or output.as_json else []
     facts = [

@@ -7,13 +7,13 @@ import json
 import re
 from collections.abc import Callable
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Literal
 
 import click
 
 from byteatlas.model import VirtualArray, VirtualGroup
 
-__all__ = ["find_array", "opening", "parse_size", "storage", "zarr_format"]
+__all__ = ["find_array", "no_key", "opening", "parse_size", "storage", "zarr_format"]
 
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
@@ -95,13 +95,24 @@ def zarr_format(function: Callable[..., Any]) -> Callable[..., Any]:
     return option(function)
 
 
+def no_key(group: VirtualGroup, key: str, zarr_format: Literal[2, 3]) -> click.ClickException:
+    """Return the error for a key that there is not, or only in the other version of Zarr."""
+    from byteatlas.store.contents import Contents  # noqa: PLC0415  # not for every command
+
+    other: Literal[2, 3] = 3 if zarr_format == 2 else 2
+    place = key.strip("/")
+    contents = Contents(group, other)
+    hint = f"; --zarr-format {other} has it" if place in contents else ""
+    return click.ClickException(f"the index has no key {key!r}{hint}")
+
+
 def find_array(group: VirtualGroup, path: str) -> VirtualArray:
     """Return the array at a path.
 
     Raises
     ------
     click.ClickException
-        There is none; the message names those that look like it.
+        There is none; the message says why it was skipped, or names those that look like it.
     """
     try:
         found = group[path]
@@ -109,6 +120,9 @@ def find_array(group: VirtualGroup, path: str) -> VirtualArray:
         found = None
     if isinstance(found, VirtualArray):
         return found
+    reasons = {skipped.path.strip("/"): skipped.reason for skipped in group.report.skipped}
+    if reason := reasons.get(path.strip("/")):
+        raise click.ClickException(f"{path!r} was skipped: {reason}")
     names = [name for name, _ in group.walk_arrays()]
     near = get_close_matches(path, names, 3) or names[:3]
     raise click.ClickException(f"no variable {path!r}; there is {', '.join(near) or 'none'}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,11 @@ from byteatlas.sealing import seal
 from byteatlas.sources import Trace
 
 __all__ = ["command"]
+
+_INDEX = re.compile(
+    rb"""\s*\{\s*(?:\}|"(?:byteatlas|refs|version|templates|gen|[^"]*\.z\w+|[^"]*zarr\.json)")"""
+)
+"""How an index begins, of byteatlas or any other that writes kerchunk JSON."""
 
 
 @click.command("scan", short_help="Scan SOURCE and write its index.")
@@ -143,6 +149,10 @@ def command(
         output.note(f"{name}: read by {note}")
     for skipped in group.report.skipped:
         output.note(f"skipped {skipped.path}: {skipped.reason}")
+    if not follow_links and any("external link" in why for _, why in group.report.skipped):
+        output.note("links to other files are followed with --follow-links")
+    if (include or exclude) and not any(group.walk_arrays()):
+        output.note("no variable is left by --include and --exclude")
     return ExitCode.PARTLY if group.report.skipped else ExitCode.OK
 
 
@@ -167,8 +177,9 @@ def refuse_other_files(path: Path) -> None:
         return
     if path.is_file():
         with path.open("rb") as file:
-            if file.read(64).lstrip()[:1] in (b"{", b""):
-                return
+            head = file.read(512)
+        if not head or _INDEX.match(head):
+            return
     raise click.ClickException(f"{path} exists and is not an index; choose another name with -o")
 
 

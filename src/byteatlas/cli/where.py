@@ -36,14 +36,14 @@ def command(
     allow: tuple[str, ...],
     output: Output,
 ) -> ExitCode:
-    r"""Tell where the bytes of VARIABLE are: URL, offset, length, codecs.
+    """Tell where the bytes of VARIABLE are: URL, offset, length, codecs.
 
     With INDICES (one number per dimension, negative ones count from the end), of the chunk that
     holds this element; without, of every chunk that is not missing.
 
     \b
     byteatlas where sst.json /sst 0 -1 200
-    """
+    """  # noqa: D301  # \b: click keeps these lines apart
     group = open_group(target, storage_options=storage_options, allow=allow)
     array = find_array(group, variable)
     if indices or not array.shape:
