@@ -161,3 +161,9 @@ def test_a_netcdf3_file_is_scanned_too(tmp_path):
     group = byteatlas.scan(path)
     assert group.report.scanner == "netcdf3"
     assert Reader(group.sources).read(group["v"]).tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("options", [{"max_chunk": 0}, {"max_chunk": "8MiB"}, {"max_inline": -1}])
+def test_sizes_that_are_none_are_refused_by_name(options, tmp_path):
+    with pytest.raises(ValueError, match=f"{next(iter(options))} is .*expected a number of bytes"):
+        byteatlas.scan(tmp_path / "a.nc", **options)

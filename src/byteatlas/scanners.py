@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from numbers import Integral
 from typing import Literal, NamedTuple, TypeAlias, TypeVar
 
 from byteatlas.errors import MissingDependency, NotRecognised
@@ -59,6 +60,12 @@ class ScanOptions:
     exactly: tuple[str, ...] = ()
     """Another source refers to these arrays: the result's root holds them alone, each under the
     path given here, as they are stored, without what conventions add (names, fill values)."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("max_chunk", 1), ("max_inline", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or value < least:
+                raise ValueError(f"{name} is {value!r}, expected a number of bytes from {least} up")
 
     def wants(self, path: str) -> bool:
         """Tell whether the array at a path such as "/group/temp" is wanted."""

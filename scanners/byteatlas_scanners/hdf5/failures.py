@@ -21,5 +21,7 @@ def reason_of(error: Exception, offset: int) -> str:
 def located(error: Exception, offset: int) -> ByteatlasError:
     """Return one of FAILURES as an error of ours that names a byte."""
     if not isinstance(error, ByteatlasError):
-        error = Malformed(f"its metadata is damaged ({error})")
+        error = Malformed(
+            f"its metadata is damaged: a structure is cut short or makes no sense ({error})"
+        )
     return error.at(offset=offset)
