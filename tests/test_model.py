@@ -188,3 +188,13 @@ def test_any_buffer_can_be_viewed(buffer):
     view = as_view(buffer)
     assert bytes(view) == b"abc"
     assert view.ndim == 1
+
+
+def test_groups_and_arrays_are_equal_to_themselves_alone() -> None:
+    """Their parts are numpy arrays, whose comparison has no truth value."""
+    attrs = {"valid_range": np.array([1, 2])}
+    manifest = ChunkManifest.empty((1,))
+    one, other = (VirtualArray((2,), np.dtype("i4"), (2,), manifest, attrs=attrs) for _ in range(2))
+    assert one != other
+    assert VirtualGroup(arrays={"a": one}) != VirtualGroup(arrays={"a": one})
+    assert len({one, other}) == 2

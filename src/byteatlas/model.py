@@ -223,7 +223,7 @@ class ChunkManifest:
         return np.where(self.index[row] == wanted, row, -1)
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
 class VirtualArray:
     """One array: its meaning, how its chunks are encoded, and where they are."""
 
@@ -294,7 +294,7 @@ class ScanReport:
     bytes_read: int = 0
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
 class VirtualGroup:
     """A group of arrays and groups; the root is what a scan returns and an index holds."""
 

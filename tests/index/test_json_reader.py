@@ -386,7 +386,7 @@ def test_a_decompression_bomb_is_stopped() -> None:
         with pytest.raises(LimitExceeded, match="the limit is 65536"):
             read_json(bomb, limits=limits)
     for packed in (gzip.compress(b"{}".ljust(2**16)), b"{}".ljust(2**16)):
-        assert read_json(packed, limits=limits) == VirtualGroup()
+        assert read_json(packed, limits=limits).arrays == {}
 
 
 def test_fortran_order_is_read_where_it_is_no_different() -> None:

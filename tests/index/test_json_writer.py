@@ -103,7 +103,7 @@ def test_an_empty_group_is_an_index_too() -> None:
     text = to_json_bytes(VirtualGroup())
 
     assert json.loads(text)["refs"][".zgroup"] == '{"zarr_format":2}'
-    assert read_json(text) == VirtualGroup()
+    assert to_json_bytes(read_json(text)) == text
 
 
 def test_names_that_json_must_escape_come_back() -> None:
