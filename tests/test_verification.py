@@ -288,3 +288,16 @@ def test_a_group_that_the_library_cannot_list_is_not_compared(tmp_path):
     ((skipped, reason),) = report.skipped
     assert skipped == "/group/field"
     assert reason.startswith("not compared: of /group, h5py cannot read it: ")
+
+
+def test_a_group_that_the_source_does_not_have_is_not_passed_over(tmp_path):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["there/x"] = [1, 2]
+    group = scan(path)
+    more = replace(group, groups={**group.groups, "ghost": VirtualGroup(attrs={"a": "b"})})
+    more.to_json(tmp_path / "a.json")
+    report = verify(tmp_path / "a.json")
+    assert [(path, "not compared" in reason) for path, reason in report.skipped] == [
+        ("/ghost", True)
+    ]

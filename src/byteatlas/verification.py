@@ -151,7 +151,10 @@ def _compare(
     left_out = {path for path, _ in skipped}
     for path, member in group.walk():
         theirs = reference.attributes(path)
-        if theirs is not None:
+        if theirs is None:
+            reason = f"not compared: {reference.library} shows no such group"
+            skipped.append(Skipped(path or "/", reason))
+        else:
             differences += _compare_attributes(path, member.attrs, theirs, left_out)
 
     unseen = set(reference.paths()) - left_out
