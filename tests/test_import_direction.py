@@ -11,7 +11,7 @@ import byteatlas_scanners
 PACKAGES = [byteatlas, byteatlas_scanners]
 ORDER = [
     {"version", "errors", "garbage"},
-    {"limits", "convert"},
+    {"limits", "convert", "external_links"},
     {"model", "display"},
     {"steps", "codecs", "sources"},
     {"heap", "scanners"},

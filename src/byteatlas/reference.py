@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from byteatlas.errors import SourceError, Unsupported, without_query
+from byteatlas.external_links import leads_to_another_file
 
 __all__ = ["Reference", "ReferenceArray", "open_reference"]
 
@@ -189,7 +190,6 @@ _BOOKKEEPING = frozenset(
 )
 """Attributes that netCDF4 keeps for itself."""
 _ONLY_A_DIMENSION = b"This is a netCDF dimension but not a netCDF variable"
-_MAX_SOFT_LINKS = 32
 _CANNOT_READ = (KeyError, OSError, RuntimeError, TypeError, ValueError)
 """What the libraries raise for what they do not support, or find damaged."""
 _NO_FILTER = re.compile(
@@ -350,24 +350,8 @@ def _open_external(root: Any, name: str) -> Any:
 
 
 def _is_linked(root: Any, path: str) -> bool:
-    """Tell whether a path leads through a link to another file, by way of soft links too."""
-    import h5py  # noqa: PLC0415  # slow to import
-
-    waiting, done, hops = path.split("/")[::-1], list[str](), 0
-    with suppress(*_CANNOT_READ):
-        while waiting and hops < _MAX_SOFT_LINKS:
-            part = waiting.pop()
-            if part in ("", "."):
-                continue
-            link = root.get("/".join([*done, part]), getlink=True)
-            if isinstance(link, h5py.ExternalLink):
-                return True
-            if isinstance(link, h5py.SoftLink):
-                hops += 1
-                done = [] if link.path.startswith("/") else done
-                waiting += link.path.split("/")[::-1]
-            else:
-                done.append(part)
+    with suppress(*_CANNOT_READ):  # such a path cannot be read either
+        return leads_to_another_file(root, path)
     return False
 
 

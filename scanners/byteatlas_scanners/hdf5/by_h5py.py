@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
+from byteatlas.external_links import leads_to_another_file
 from byteatlas_scanners.hdf5.by_h5py_arrays import read_array
 from byteatlas_scanners.hdf5.by_h5py_attributes import FAILURES, read_attributes, words_of
 from byteatlas_scanners.hdf5.netcdf4 import DIMENSION_ONLY, variable_name
@@ -29,7 +30,6 @@ with suppress(ImportError):
 __all__ = ["read"]
 
 MAX_DEPTH = 64
-MAX_SOFT_LINKS = 32
 
 
 def read(source: io.RawIOBase | io.BytesIO, job: Job, send: Send) -> None:
@@ -77,7 +77,7 @@ def _warm_up() -> None:
 def _named(file: h5py.File, paths: list[str]) -> Iterator[tuple[str, Any, str]]:
     for path in paths:
         try:
-            if _leads_elsewhere(file, path):
+            if leads_to_another_file(file, path):
                 continue
             item = file[path]
         except FAILURES as error:
@@ -87,29 +87,6 @@ def _named(file: h5py.File, paths: list[str]) -> Iterator[tuple[str, Any, str]]:
                 yield from _walk_group(path, item, [])
             else:
                 yield path, item, ""
-
-
-def _leads_elsewhere(file: h5py.File, path: str) -> bool:
-    """Tell whether a path goes through a link to another file, by way of soft links too.
-
-    What is wrong is not here then; and h5py, which has this file open as a Python object, would
-    take it for every other file.
-    """
-    waiting, done, hops = path.split("/")[::-1], list[str](), 0
-    while waiting and hops <= MAX_SOFT_LINKS:
-        part = waiting.pop()
-        if part in ("", "."):
-            continue
-        link = file.get("/".join([*done, part]), getlink=True)
-        if isinstance(link, h5py.ExternalLink):
-            return True
-        if isinstance(link, h5py.SoftLink):
-            hops += 1
-            done = [] if link.path.startswith("/") else done
-            waiting += link.path.split("/")[::-1]
-        else:
-            done.append(part)
-    return False
 
 
 def _walk(file: h5py.File) -> Iterator[tuple[str, Any, str]]:
@@ -134,7 +111,9 @@ def _walk_group(path: str, group: h5py.Group, above: list[Any]) -> Iterator[tupl
             if name in RESERVED or kind not in (h5py.h5l.TYPE_HARD, h5py.h5l.TYPE_SOFT):
                 yield below, None, "a link that is not followed, or no name for a Zarr store"
                 continue
-            if kind == h5py.h5l.TYPE_SOFT and _leads_elsewhere(group.file, f"{group.name}/{name}"):
+            if kind == h5py.h5l.TYPE_SOFT and leads_to_another_file(
+                group.file, f"{group.name}/{name}"
+            ):
                 yield below, None, "a soft link through an external link, which is not followed"
                 continue
             item = group[name]
