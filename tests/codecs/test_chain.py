@@ -6,12 +6,13 @@ import lzma
 import struct
 import tracemalloc
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numcodecs
 import numpy as np
 import pytest
 
-from byteatlas.codecs import MAX_CODECS, decode, decode_objects
+from byteatlas.codecs import MAX_CODECS, decode, decode_objects, decoder_of
 from byteatlas.errors import LimitExceeded, Malformed, Unsupported
 from byteatlas.model import Codec, Encoding
 
@@ -69,6 +70,19 @@ def test_a_chain_of_codecs_is_undone(encoding):
     assert bytes(decode(data, encoding, size=len(VALUES))) == VALUES
     assert bytes(decode(memoryview(data), encoding, size=None)) == VALUES
     assert bytes(decode(np.frombuffer(data, np.uint8), encoding, size=len(VALUES))) == VALUES
+
+
+@pytest.mark.parametrize(
+    "name", ["zlib", "gzip", "bz2", "lzma", "zstd", "blosc", "lz4", "fletcher32"]
+)
+def test_one_decoder_serves_several_threads_at_once(name):
+    encoding = chain(SHUFFLE, Codec(name))
+    whole = [np.random.default_rng(k).integers(0, 9, 30_000, "<u4").tobytes() for k in range(8)]
+    data = [encode(values, encoding) for values in whole]
+    decoder = decoder_of(encoding, size=120_000)
+    with ThreadPoolExecutor(4) as threads:
+        for values, decoded in zip(whole * 4, threads.map(decoder, data * 4), strict=True):
+            assert bytes(decoded) == values
 
 
 @pytest.mark.parametrize("name", ["zlib", "gzip", "bz2", "lzma", "zstd", "blosc", "lz4"])

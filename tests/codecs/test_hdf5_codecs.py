@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from byteatlas.codecs import decode
+from byteatlas.codecs import decode, lzf
 from byteatlas.codecs.bits import take_bits
 from byteatlas.errors import Malformed, MissingDependency, Unsupported
 from byteatlas.model import Codec, Encoding
@@ -99,7 +99,15 @@ def test_lzf_streams_are_undone(instructions):
     expected = lzf_decoded(instructions)
     stream = lzf_encoded(instructions)
     assert bytes(decode(stream, LZF, size=len(expected))) == expected
-    assert bytes(decode(stream, LZF, size=None)) == expected
+    assert bytes(decode(stream, LZF, size=None)) == expected  # by Blosc, as those below
+    assert bytes(decode_lzf_by_blosc(stream, len(expected))) == expected
+
+
+def decode_lzf_by_blosc(stream, size):
+    """Decode as where imagecodecs is not installed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lzf, "imagecodecs_if_any", lambda _codec: None)
+        return decode(stream, LZF, size=size)
 
 
 def test_an_lzf_stream_as_long_as_what_it_decodes_to_is_undone():
@@ -108,13 +116,13 @@ def test_an_lzf_stream_as_long_as_what_it_decodes_to_is_undone():
         instructions = [b"xyz", *[(3, 2), b"q"] * count, (5, 3)]
         expected, stream = lzf_decoded(instructions), lzf_encoded(instructions)
         lengths.add(len(stream) - len(expected))
-        assert bytes(decode(stream, LZF, size=len(expected))) == expected
+        assert bytes(decode_lzf_by_blosc(stream, len(expected))) == expected
     assert len(lengths) == 1
     for extra in range(1, 12):  # one and two bytes more or less than decoded, too
         instructions = [b"x" * 9, *[b"1"] * extra, (12, 4)]
         expected, stream = lzf_decoded(instructions), lzf_encoded(instructions)
         lengths.add(len(stream) - len(expected))
-        assert bytes(decode(stream, LZF, size=len(expected))) == expected
+        assert bytes(decode_lzf_by_blosc(stream, len(expected))) == expected
     assert lengths >= {-1, 0, 1}
 
 
@@ -122,6 +130,7 @@ def test_many_lzf_instructions_are_undone_in_parts():
     instructions = [b"ab", *[(3, 2), b"c"] * 70_000]
     expected = lzf_decoded(instructions)
     assert bytes(decode(lzf_encoded(instructions), LZF, size=len(expected))) == expected
+    assert bytes(decode_lzf_by_blosc(lzf_encoded(instructions), len(expected))) == expected
 
 
 @pytest.mark.parametrize(
@@ -134,7 +143,7 @@ def test_many_lzf_instructions_are_undone_in_parts():
         (b"\x00a\xe0\x01", "ends inside an instruction"),
         (b"\x00a\xe0", "ends inside an instruction"),
         (b"\x00a\x3f", "ends inside an instruction"),
-        (b"\x00a" * 101, "holds 101 bytes, expected at most 100"),
+        (b"\x00a" * 101, "holds more than 100 bytes"),
         (b"\x00a\xe0\xff\x00", "holds 265 bytes, expected at most 100"),
         (b"\x00a\xe0\x00\x00", "decodes to 10 bytes, expected 100"),
         (b"", "decodes to 0 bytes, expected 100"),
@@ -143,6 +152,8 @@ def test_many_lzf_instructions_are_undone_in_parts():
 def test_bad_lzf_streams_are_malformed(stream, why):
     with pytest.raises(Malformed, match=why):
         decode(stream, LZF, size=100)
+    with pytest.raises(Malformed, match=why):
+        decode_lzf_by_blosc(stream, 100)
 
 
 # lz4 and bitshuffle.
@@ -315,7 +326,12 @@ def test_bad_scale_offset_chunks_are_malformed(encoding, stream, why):
 
 
 def bombs():
-    yield "lzf", LZF, b"\0a" + b"\xe0\xff\x00" * 2**15
+    yield "lzf", LZF, b"\0a" + b"\xe0\xff\x00" * 2**11
+    yield "large lzf", LZF, b"\0a" + b"\xe0\xff\x00" * 2**20
+    delta = Codec("delta", {"dtype": "V1000000", "astype": "u1"})
+    yield "delta", Encoding((delta,)), bytes(4096)
+    retyped = Codec("astype", {"encode_dtype": "S1", "decode_dtype": "S1000000"})
+    yield "astype", Encoding((retyped,)), bytes(4096)
     yield "lz4", LZ4, framed(2**30, 2**30, [bytes(64)])
     yield "lz4 block", LZ4, framed(4096, 4096, [lz4_block(bytes(2**24))])
     yield "bitshuffle", bitshuffle(4, "lz4"), framed(2**40, 4096, [bytes(64)])

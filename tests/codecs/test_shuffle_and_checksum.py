@@ -28,6 +28,15 @@ def test_unshuffle_equals_numcodecs(data, item):
     assert bytes(unshuffle(shuffled, item)) == data
 
 
+@pytest.mark.parametrize("item", [2, 3, 4, 8, 16])
+@pytest.mark.parametrize("count", [2, 50_000, 2**17, 150_001])
+def test_unshuffle_of_large_chunks_equals_numcodecs(item, count):
+    values = np.random.default_rng(item).integers(0, 256, item * count, np.uint8)
+    shuffled = bytes(numcodecs.Shuffle(item).encode(values))
+    for rest in (b"", b"x"):
+        assert bytes(unshuffle(memoryview(shuffled + rest), item)) == values.tobytes() + rest
+
+
 @settings(deadline=None)
 @given(st.binary(min_size=1, max_size=20_000) | st.integers(1, 40_000).map(b"\xff".__mul__))
 def test_fletcher32_equals_numcodecs(data):

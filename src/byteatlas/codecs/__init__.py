@@ -1,13 +1,22 @@
 """Decode chunks, within bounds, and the numcodecs codecs that carry what Zarr has no word for.
 
-`decode` undoes the codecs of one chunk. It knows beforehand how many bytes have to come out, so
-no chunk can make it allocate more: a compressed stream is stopped at its expected size, and the
-size that a header claims is checked before anything is allocated. Codecs come from an allow-list;
-a name in an index never imports or runs anything else.
+`decode` undoes the codecs of one chunk, `decoder_of` those of many that are encoded alike. They
+know beforehand how many bytes have to come out, so no chunk can make them allocate more: a
+compressed stream is stopped at its expected size, and the size that a header claims is checked
+before anything is allocated. Codecs come from an allow-list; a name in an index never imports or
+runs anything else.
 """
 
 from byteatlas.codecs.allowed import only_decodes
-from byteatlas.codecs.chain import MAX_CODECS, MAX_DECODED, decode, decode_objects, encode
+from byteatlas.codecs.chain import (
+    MAX_CODECS,
+    MAX_DECODED,
+    decode,
+    decode_objects,
+    decoder_of,
+    encode,
+    part_decoder_of,
+)
 from byteatlas.codecs.checksum import fletcher32
 from byteatlas.codecs.registered import (
     ENCODING_PREFIX,
@@ -25,9 +34,11 @@ __all__ = [
     "Encodings",
     "decode",
     "decode_objects",
+    "decoder_of",
     "encode",
     "encoding_prefix",
     "fletcher32",
     "only_decodes",
+    "part_decoder_of",
     "unshuffle",
 ]

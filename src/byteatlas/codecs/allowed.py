@@ -5,25 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
-
-from byteatlas.codecs.bitshuffle import undo_bitshuffle
+from byteatlas.codecs.bitshuffle import part_of_bitshuffle, undo_bitshuffle
 from byteatlas.codecs.blosc2 import undo_blosc2
-from byteatlas.codecs.checksum import undo_fletcher32
+from byteatlas.codecs.checksum import prepare_fletcher32
 from byteatlas.codecs.foreign import (
     by_numcodecs,
+    part_of_any_blosc,
+    part_of_blosc,
+    prepare_blosc,
+    prepare_lz4,
+    prepare_zstd,
+    retyped,
     undo_any_blosc,
-    undo_blosc,
-    undo_lz4,
-    undo_zstd,
 )
-from byteatlas.codecs.hdf5_lz4 import undo_hdf5_lz4
-from byteatlas.codecs.interface import Bytes, Config, Undo, flat
-from byteatlas.codecs.lzf import undo_lzf
+from byteatlas.codecs.hdf5_lz4 import part_of_hdf5_lz4, undo_hdf5_lz4
+from byteatlas.codecs.interface import Bytes, Config, PartStep, Prepare, each, flat
+from byteatlas.codecs.lzf import prepare_lzf
 from byteatlas.codecs.nbit import undo_nbit
 from byteatlas.codecs.scaleoffset import undo_scaleoffset
-from byteatlas.codecs.shuffle import undo_shuffle
-from byteatlas.codecs.streams import undo_bz2, undo_gzip, undo_lzma, undo_zlib
+from byteatlas.codecs.shuffle import prepare_shuffle
+from byteatlas.codecs.streams import prepare_gzip, prepare_zlib, undo_bz2, undo_lzma
 from byteatlas.codecs.szip import undo_szip
 from byteatlas.codecs.zfp import undo_zfp
 from byteatlas.convert import Convert
@@ -39,11 +40,13 @@ OBJECT_CODECS = frozenset({"vlen-utf8", "vlen-bytes", "vlen-array"})
 class Rule(NamedTuple):
     """How to undo a codec that the allow-list has."""
 
-    decode: Undo
+    prepare: Prepare
     encoded_size: Callable[[Config, int], int | None] = lambda _config, _size: None
     """Number of encoded bytes of so many decoded ones; None when the data decide."""
     only_decodes: bool = False
     """Nothing here encodes by it."""
+    part: Callable[[Config, int], PartStep | None] = lambda _config, _size: None
+    """How to undo a part of a chunk that decodes to so many bytes; None where there is no way."""
 
 
 def only_decodes(encoding: Encoding) -> bool:
@@ -88,11 +91,8 @@ def _four_more(_config: Config, size: int) -> int:
 
 def _retyped(config: Config, size: int) -> int | None:
     """Size after a codec that turns ``dtype`` (decoded) into ``astype`` (encoded)."""
-    decoded = config.get("decode_dtype", config.get("dtype"))
-    encoded = config.get("encode_dtype", config.get("astype", decoded))
-    if decoded is None or encoded is None:
-        return None
-    return size // np.dtype(decoded).itemsize * np.dtype(encoded).itemsize
+    sizes = retyped(config)
+    return None if sizes is None else size // sizes[0] * sizes[1]
 
 
 def _converted(config: Config, size: int) -> int:
@@ -101,16 +101,16 @@ def _converted(config: Config, size: int) -> int:
 
 _RULES: dict[str, Rule] = {
     # Of numcodecs, in HDF5 files too.
-    "zlib": Rule(undo_zlib),
-    "shuffle": Rule(undo_shuffle, _same),
-    "fletcher32": Rule(undo_fletcher32, _four_more),
-    "bz2": Rule(undo_bz2),
-    "zstd": Rule(undo_zstd),
-    "blosc": Rule(undo_blosc),
+    "zlib": Rule(prepare_zlib),
+    "shuffle": Rule(prepare_shuffle, _same),
+    "fletcher32": Rule(prepare_fletcher32, _four_more),
+    "bz2": Rule(each(undo_bz2)),
+    "zstd": Rule(prepare_zstd),
+    "blosc": Rule(prepare_blosc, part=part_of_blosc),
     # Of numcodecs only.
-    "gzip": Rule(undo_gzip),
-    "lzma": Rule(undo_lzma),
-    "lz4": Rule(undo_lz4),
+    "gzip": Rule(prepare_gzip),
+    "lzma": Rule(each(undo_lzma)),
+    "lz4": Rule(prepare_lz4),
     "adler32": Rule(by_numcodecs("adler32"), _four_more),
     "crc32": Rule(by_numcodecs("crc32"), _four_more),
     "jenkins_lookup3": Rule(by_numcodecs("jenkins_lookup3"), _four_more),
@@ -120,15 +120,15 @@ _RULES: dict[str, Rule] = {
     "quantize": Rule(by_numcodecs("quantize"), _retyped),
     "bitround": Rule(by_numcodecs("bitround"), _same),
     # Of HDF5 only.
-    "byteatlas.bitshuffle": Rule(undo_bitshuffle, only_decodes=True),
-    "byteatlas.blosc2": Rule(undo_blosc2, only_decodes=True),
-    "byteatlas.lzf": Rule(undo_lzf, only_decodes=True),
-    "byteatlas.nbit": Rule(undo_nbit, only_decodes=True),
-    "byteatlas.scaleoffset": Rule(undo_scaleoffset, only_decodes=True),
-    "byteatlas.zfp": Rule(undo_zfp, only_decodes=True),
-    "imagecodecs_blosc": Rule(undo_any_blosc, only_decodes=True),
-    "imagecodecs_lz4h5": Rule(undo_hdf5_lz4, only_decodes=True),
-    "imagecodecs_szip": Rule(undo_szip, only_decodes=True),
+    "byteatlas.bitshuffle": Rule(each(undo_bitshuffle), only_decodes=True, part=part_of_bitshuffle),
+    "byteatlas.blosc2": Rule(each(undo_blosc2), only_decodes=True),
+    "byteatlas.lzf": Rule(prepare_lzf, only_decodes=True),
+    "byteatlas.nbit": Rule(each(undo_nbit), only_decodes=True),
+    "byteatlas.scaleoffset": Rule(each(undo_scaleoffset), only_decodes=True),
+    "byteatlas.zfp": Rule(each(undo_zfp), only_decodes=True),
+    "imagecodecs_blosc": Rule(each(undo_any_blosc), only_decodes=True, part=part_of_any_blosc),
+    "imagecodecs_lz4h5": Rule(each(undo_hdf5_lz4), only_decodes=True, part=part_of_hdf5_lz4),
+    "imagecodecs_szip": Rule(each(undo_szip), only_decodes=True),
     # Ours.
-    "byteatlas.convert": Rule(_convert, _converted, only_decodes=True),
+    "byteatlas.convert": Rule(each(_convert), _converted, only_decodes=True),
 }

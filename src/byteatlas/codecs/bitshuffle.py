@@ -10,21 +10,34 @@ that of a block in bytes (4); each block follows after its encoded size (4).
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
 from numcodecs import lz4, zstd
 
 from byteatlas.codecs.blosc_frames import MAX_ITEM, Compressor, undo_blocks
 from byteatlas.codecs.foreign import zstd_claim
 from byteatlas.codecs.hdf5_lz4 import read_blocks
-from byteatlas.codecs.interface import Bytes, Config
+from byteatlas.codecs.interface import Bytes, Config, PartStep
 from byteatlas.codecs.shuffle import unshuffle
 from byteatlas.errors import Malformed
 
-__all__ = ["undo_bitshuffle"]
+__all__ = ["part_of_bitshuffle", "undo_bitshuffle"]
 
 _HEADER = struct.Struct(">QI")
+
+
+class _Blocks(NamedTuple):
+    """What a chunk consists of."""
+
+    blocks: list[memoryview]
+    size: int
+    """Decoded bytes of each, except of the last, which may have fewer."""
+    whole: int
+    """Decoded bytes of all."""
+    rest: memoryview
+    """Up to seven items, as they are."""
+    item: int
+    compressor: Compressor | None
 
 
 def undo_bitshuffle(data: Bytes, config: Config, limit: int) -> Bytes:
@@ -33,6 +46,36 @@ def undo_bitshuffle(data: Bytes, config: Config, limit: int) -> Bytes:
     `config` has ``elementsize``; ``blocksize`` in items, 0 for bitshuffle's own choice (what a
     compressed chunk says counts more); ``cname``, one of ``lz4``, ``zstd`` and None.
     """
+    blocks = _parsed(data, config, limit)
+    return _undo(blocks, bytes(blocks.rest))
+
+
+def part_of_bitshuffle(config: Config, size: int) -> PartStep | None:
+    """Undo some blocks of a bitshuffled chunk."""
+    if int(config["elementsize"]) > MAX_ITEM:
+        return None
+
+    def step(data: Bytes, start: int, stop: int) -> Bytes:
+        found = _parsed(data, config, size)
+        decoded = found.whole + len(found.rest)
+        if decoded != size:
+            raise Malformed(f"chunk decodes to {decoded} bytes, expected {size}")
+        out: Bytes = b""
+        first = start // max(found.size, 1)
+        before = first * found.size
+        if start < found.whole and start < stop:
+            last = -(-min(stop, found.whole) // found.size)
+            whole = min(last * found.size, found.whole) - before
+            out = _undo(found._replace(blocks=found.blocks[first:last], whole=whole), b"")
+        if stop > found.whole:
+            rest = found.rest[max(start - found.whole, 0) : stop - found.whole]
+            return b"".join([memoryview(out)[start - before :], rest])
+        return memoryview(out)[start - before : stop - before]
+
+    return step
+
+
+def _parsed(data: Bytes, config: Config, limit: int) -> _Blocks:
     item, compressor = int(config["elementsize"]), config.get("cname")
     if item < 1:
         raise Malformed(f"bitshuffle with items of {item} bytes, expected at least 1")
@@ -59,10 +102,7 @@ def undo_bitshuffle(data: Bytes, config: Config, limit: int) -> Bytes:
         blocks, rest = read_blocks(view, -(-whole // max(block_size, 1)))
     if len(rest) != decoded - whole:
         raise Malformed(f"{len(rest)} bytes after bitshuffled blocks, not {decoded - whole}")
-    name = cast("Compressor", compressor or "lz4")
-    if compressor is not None:
-        blocks = _distinct(blocks, block_size, whole, name)
-    return _undo(blocks, block_size, whole, item, name, bytes(rest))
+    return _Blocks(blocks, block_size, whole, rest, item, cast("Compressor | None", compressor))
 
 
 def _default_block(item: int) -> int:
@@ -70,9 +110,11 @@ def _default_block(item: int) -> int:
     return max(8192 // item // 8 * 8, 128)
 
 
-def _undo(
-    blocks: Sequence[Bytes], block_size: int, whole: int, item: int, name: Compressor, rest: bytes
-) -> Bytes:
+def _undo(found: _Blocks, rest: bytes) -> Bytes:
+    blocks, block_size, whole, _, item, compressor = found
+    name = compressor or "lz4"
+    if compressor is not None:
+        blocks = _distinct(blocks, block_size, whole, name)
     if item <= MAX_ITEM:
         out = undo_blocks(blocks, block_size, whole, compressor=name, bitshuffled_item=item)
         return b"".join([out, rest]) if rest else out

@@ -13,6 +13,8 @@ inserted after each; Blosc then decodes the stream.
 from __future__ import annotations
 
 import re
+from array import array
+from functools import partial
 from itertools import repeat
 
 import numpy as np
@@ -20,10 +22,11 @@ from numpy.typing import NDArray
 
 from byteatlas.codecs.bits import SLAB
 from byteatlas.codecs.blosc_frames import undo_blocks
-from byteatlas.codecs.interface import Bytes, Config
+from byteatlas.codecs.interface import Bound, Bytes, Config, Step
+from byteatlas.codecs.optional import imagecodecs_if_any
 from byteatlas.errors import Malformed
 
-__all__ = ["undo_lzf"]
+__all__ = ["prepare_lzf"]
 
 _LITERALS = [b"\\x%02x.{%d}" % (count, count + 1) for count in range(32)]
 _SHORT = [
@@ -40,20 +43,44 @@ _MOST = 88
 """An instruction of 3 bytes decodes to at most 264."""
 
 
-def undo_lzf(data: Bytes, config: Config, limit: int) -> Bytes:
-    """Undo lzf.
-
-    A stream does not say how much it decodes to, and Blosc wants to know. Mostly that is just the
-    limit; only where it is not, the lengths of all instructions are added up.
+def prepare_lzf(config: Config, bound: Bound) -> Step:
+    """Undo lzf: by imagecodecs where it is installed, else by Blosc, in three times the time.
 
     Raises
     ------
     Malformed
-        More than `limit` bytes would come out, the stream ends inside an instruction, or it
+        More bytes would come out than expected, the stream ends inside an instruction, or it
         refers to what is before its beginning.
     """
     del config
+    limit = bound.limit
+    package = imagecodecs_if_any("lzf") if bound.is_exact and limit else None
+    if package is None:
+        return partial(_undo_by_blosc, limit=limit)
+    decode, refused, least = package.lzf_decode, package.LzfError, limit // _MOST
+
+    def step(data: Bytes) -> Bytes:
+        if len(data) > least:
+            try:
+                whole: bytes = decode(data, out=limit)
+            except refused:  # without saying why
+                pass
+            else:
+                return whole
+        return _undo_by_blosc(data, limit)
+
+    return step
+
+
+def _undo_by_blosc(data: Bytes, limit: int) -> Bytes:
+    """Undo lzf as BloscLZ.
+
+    A stream does not say how much it decodes to, and Blosc wants to know. Mostly that is just the
+    limit; only where it is not, the lengths of all instructions are added up.
+    """
     stream = bytes(data)
+    if len(stream) > 2 * limit:  # no instruction takes more than twice the bytes that it makes
+        raise Malformed(f"lzf chunk of {len(stream)} bytes holds more than {limit} bytes")
     framed = _as_blosclz(stream)
     if limit <= _MOST * len(stream):
         try:
@@ -70,7 +97,7 @@ def undo_lzf(data: Bytes, config: Config, limit: int) -> Bytes:
 
 
 def _as_blosclz(stream: bytes) -> bytes:
-    zeros: list[int] = []  # before which bytes
+    zeros = array("q")  # before which bytes
     position, end = 0, len(stream)
     while True:
         plain = _PLAIN.match(stream, position)
@@ -85,8 +112,10 @@ def _as_blosclz(stream: bytes) -> bytes:
             zeros.append(low)
         position = low + 1
         if code & 31 == 31 and stream[low] == 255:
-            zeros += position, position
-    return np.insert(np.frombuffer(stream, np.uint8), zeros, 0).tobytes() if zeros else stream
+            zeros.extend((position, position))
+    if not zeros:
+        return stream
+    return np.insert(np.frombuffer(stream, np.uint8), np.frombuffer(zeros, np.int64), 0).tobytes()
 
 
 def _decompress(blosclz: bytes, decoded: int) -> memoryview:

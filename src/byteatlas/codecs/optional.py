@@ -6,7 +6,7 @@ from typing import Any
 
 from byteatlas.errors import MissingDependency
 
-__all__ = ["imagecodecs"]
+__all__ = ["imagecodecs", "imagecodecs_if_any"]
 
 
 def imagecodecs(codec: str) -> Any:  # Any: it is a module
@@ -30,3 +30,11 @@ def imagecodecs(codec: str) -> Any:  # Any: it is a module
             hint="pip install --force-reinstall 'byteatlas[hdf5]'",
         )
     return package
+
+
+def imagecodecs_if_any(codec: str) -> Any:  # Any: as above
+    """Import imagecodecs for a codec that byteatlas decodes too; None where it cannot be had."""
+    try:
+        return imagecodecs(codec)
+    except MissingDependency:
+        return None

@@ -1,19 +1,43 @@
-"""HDF5's shuffle, undone."""
+"""HDF5's shuffle, undone.
+
+Blosc shuffles too, and undoes it with the vector instructions of the machine, at three times the
+speed of strides in numpy. So the bytes are framed as a chunk of Blosc that is shuffled and not
+compressed. (C-Blosc 1, README_CHUNK_FORMAT.rst.)
+"""
 
 from __future__ import annotations
 
-import numpy as np
+import struct
+from typing import Final
 
-from byteatlas.codecs.interface import Bytes, Config
+import numpy as np
+from numcodecs import blosc
+
+from byteatlas.codecs.interface import Bound, Bytes, Config, Step
 from byteatlas.errors import Malformed
 
-__all__ = ["undo_shuffle", "unshuffle"]
+__all__ = ["prepare_shuffle", "unshuffle"]
+
+_HEADER = struct.Struct("<BBBBIIIII")
+"""Versions, flags, item; decoded, block and encoded size; place and size of the only block."""
+_SHUFFLED_NOT_SPLIT_LZ4: Final = 0x31
+_FAST: Final = frozenset({2, 4, 8, 16})
+"""Items for which Blosc has vector instructions."""
+_PIECE: Final = 2**18
+"""Bytes that are unshuffled at once: they and what they become fit into the cache."""
 
 
-def undo_shuffle(data: Bytes, config: Config, limit: int) -> Bytes:
+def prepare_shuffle(config: Config, bound: Bound) -> Step:
     """Undo the codec ``shuffle``, whose items have 4 bytes where it does not say."""
-    del limit  # as many bytes come out as go in
-    return unshuffle(data, config.get("elementsize", 4))
+    del bound  # as many bytes come out as go in
+    item = int(config.get("elementsize", 4))
+    if item < 1:
+        raise Malformed(f"shuffle with items of {item} bytes, expected at least 1")
+
+    def step(data: Bytes) -> Bytes:
+        return unshuffle(data, item)
+
+    return step
 
 
 def unshuffle(data: Bytes, item: int) -> Bytes:
@@ -28,10 +52,40 @@ def unshuffle(data: Bytes, item: int) -> Bytes:
     """
     if item < 1:
         raise Malformed(f"shuffle with items of {item} bytes, expected at least 1")
-    source = np.frombuffer(data, np.uint8)
-    count = source.size // item
+    count = len(data) // item
     if item == 1 or count < 2:
         return data
+    if item in _FAST:
+        return _unshuffle_by_blosc(memoryview(data), item, count)
+    return _unshuffle_by_numpy(data, item, count)
+
+
+def _unshuffle_by_blosc(data: memoryview, item: int, count: int) -> Bytes:
+    whole = count * item
+    if len(data) == whole <= _PIECE:
+        out: bytes = blosc.decompress(b"".join((_frame(whole, item), data)))
+        return out
+    # In pieces, so that only the result takes memory that is not in the cache.
+    result = np.empty(len(data), np.uint8)
+    result[whole:] = data[whole:]
+    planes = range(0, whole, count)
+    step = _PIECE // item
+    for start in range(0, count, step):
+        stop = min(start + step, count)
+        piece = [data[plane + start : plane + stop] for plane in planes]
+        frame = b"".join((_frame((stop - start) * item, item), *piece))
+        blosc.decompress(frame, result[start * item : stop * item])
+    return result.data
+
+
+def _frame(size: int, item: int) -> bytes:
+    """Return what stands before shuffled bytes in a chunk of Blosc that has one block."""
+    length = _HEADER.size + size
+    return _HEADER.pack(2, 1, _SHUFFLED_NOT_SPLIT_LZ4, item, size, size, length, 20, size)
+
+
+def _unshuffle_by_numpy(data: Bytes, item: int, count: int) -> Bytes:
+    source = np.frombuffer(data, np.uint8)
     out = np.empty(source.size, np.uint8)
     if item <= count:
         for byte in range(item):
