@@ -43,6 +43,8 @@ def test_a_message_has_four_parts():
         ({}, "wrong"),
         ({"url": "a.nc"}, "a.nc: wrong"),
         ({"path": "/x"}, "/x: wrong"),
+        ({"path": "/x", "chunk": (4, 0)}, "/x: chunk (4, 0): wrong"),
+        ({"chunk": ()}, "chunk (): wrong"),
         ({"offset": 0}, "wrong at byte 0 (0x0)"),
         ({"length": 9}, "wrong"),
         ({"hint": "look"}, "wrong; look"),
@@ -54,9 +56,10 @@ def test_parts_that_are_not_known_are_left_out(facts, expected):
 
 def test_a_location_is_added_once_and_never_replaced():
     error = Malformed("wrong", offset=7)
-    assert error.at(url="https://host/a.nc?token=secret", path="/x", offset=9) is error
-    error.at(url="https://other/b.nc", path="/y")
-    assert (error.url, error.path, error.offset) == ("https://host/a.nc", "/x", 7)
+    assert error.at(url="https://host/a.nc?token=secret", path="/x", chunk=(2,), offset=9) is error
+    error.at(url="https://other/b.nc", path="/y", chunk=(3,))
+    assert (error.url, error.path, error.chunk) == ("https://host/a.nc", "/x", (2,))
+    assert error.offset == 7
     assert "secret" not in str(error)
 
 

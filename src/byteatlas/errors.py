@@ -59,6 +59,7 @@ class ByteatlasError(Exception):
     problem : what was expected and what was found.
     url : the source, without its query string; None when not known.
     path : the array, attribute or member inside the source, such as ``/temp``.
+    chunk : the chunk index inside the array, such as ``(4, 0)``; None when it is no chunk's error.
     offset : first byte concerned, from the start of the source.
     length : number of bytes concerned.
     hint : what to do next.
@@ -70,6 +71,7 @@ class ByteatlasError(Exception):
         *,
         url: str | None = None,
         path: str | None = None,
+        chunk: tuple[int, ...] | None = None,
         offset: int | None = None,
         length: int | None = None,
         hint: str | None = None,
@@ -78,24 +80,34 @@ class ByteatlasError(Exception):
         self.problem = problem
         self.url = None if url is None else without_query(url)
         self.path = path
+        self.chunk = chunk
         self.offset = offset
         self.length = length
         self.hint = hint
 
     def at(
-        self, *, url: str | None = None, path: str | None = None, offset: int | None = None
+        self,
+        *,
+        url: str | None = None,
+        path: str | None = None,
+        chunk: tuple[int, ...] | None = None,
+        offset: int | None = None,
     ) -> Self:
         """Fill in the location where it is still unknown, and return the error itself."""
         if self.url is None and url is not None:
             self.url = without_query(url)
         if self.path is None:
             self.path = path
+        if self.chunk is None:
+            self.chunk = chunk
         if self.offset is None:
             self.offset = offset
         return self
 
     def __str__(self) -> str:
         where = [part for part in (self.url, self.path) if part]
+        if self.chunk is not None:
+            where.append(f"chunk {self.chunk}")
         text = ": ".join([*where, self.problem])
         if self.offset is not None:
             text += f" at byte {self.offset} (0x{self.offset:x})"
@@ -105,7 +117,8 @@ class ByteatlasError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         # By name: a builtin base may keep one elsewhere than in __dict__ (ImportError its path).
-        facts = {name: getattr(self, name) for name in ("url", "path", "offset", "length", "hint")}
+        names = ("url", "path", "chunk", "offset", "length", "hint")
+        facts = {name: getattr(self, name) for name in names}
         return partial(type(self), self.problem, **facts), ()
 
 
