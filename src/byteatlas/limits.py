@@ -29,14 +29,16 @@ pass limits=byteatlas.Limits(url=11)
     """
 
     index: int = 2 * 2**30
-    """Bytes of an index: as it is stored, and of its text when decompressed."""
+    """Bytes of an index: as it is stored, and of its text when decompressed. Of a Parquet index,
+    bytes of each of its files."""
     expansion: int = 100
     """Times that the text of a compressed index may be larger than it; 16 MiB are always
     allowed."""
     depth: int = 16
     """Objects and lists in each other in JSON text."""
     keys: int = 2**25
-    """References and metadata documents of an index, those of ``gen`` included."""
+    """References and metadata documents of an index, those of ``gen`` included. Of a Parquet
+    index, references of one of its files."""
     generated: int = 10_000_000
     """References that the section ``gen`` describes, counted before they are made."""
     url: int = 8 * 2**10

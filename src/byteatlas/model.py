@@ -7,7 +7,7 @@ stores serve them. Everything known per chunk is a numpy column, never an object
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from byteatlas.errors import Inconsistent, Malformed, without_query
 
 if TYPE_CHECKING:
+    from byteatlas.read import Cost, Selection
     from byteatlas.sources.guard import Guard
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Codec",
     "Dimension",
     "Encoding",
+    "Located",
     "Request",
     "ScanReport",
     "Skipped",
@@ -42,7 +44,7 @@ __all__ = [
 WHOLE = 2**64 - 1
 """In a manifest's length column: from the offset to the end of the source."""
 
-Buffer: TypeAlias = bytes | memoryview | NDArray[np.uint8]
+Buffer: TypeAlias = bytes | bytearray | memoryview | NDArray[np.uint8]
 """Bytes handed to a parser. One-dimensional for a ByteRange; for ByteRanges an array of shape
 (count, length), C order, that the parser owns."""
 
@@ -112,6 +114,27 @@ class Encoding:
     """How a chunk's bytes came about: the codecs in the order of encoding."""
 
     codecs: tuple[Codec, ...] = ()
+
+
+class Located(NamedTuple):
+    """Where some chunks are: columns over those asked for that are virtual, or inlined."""
+
+    virtual: NDArray[np.int64]
+    """Positions among the chunks asked for of those that are virtual, ascending, shape (rows,)."""
+    offset: NDArray[np.uint64]
+    """First byte of each virtual chunk in its source, shape (rows,)."""
+    length: NDArray[np.uint64]
+    """Number of bytes; `WHOLE` means up to the end of the source, shape (rows,)."""
+    source: NDArray[np.uint32] | None
+    """Position in the table of sources, shape (rows,); None means all 0."""
+    encoding: NDArray[np.uint8] | None
+    """Position in the array's table of encodings, shape (rows,); None means all 0."""
+    digest: NDArray[np.uint64] | None
+    """Digest of each chunk's bytes, shape (rows,); None where they are not sealed."""
+    inlined: NDArray[np.int64]
+    """Positions among the chunks asked for of those that are inlined, shape (inlined,)."""
+    data: list[bytes]
+    """The encoded bytes of each inlined chunk."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -212,6 +235,40 @@ class ChunkManifest:
         """Number of chunks that read as the fill value."""
         return self.cells - self.present_count
 
+    @property
+    def is_sealed(self) -> bool:
+        """Whether each chunk has a digest."""
+        return self.digest is not None
+
+    def locate(self, flat: NDArray[np.int64]) -> Located:
+        """Find chunks by their flat indices: what is neither virtual nor inlined is missing.
+
+        Parameters
+        ----------
+        flat
+            Flat chunk indices (C order) inside the grid, in any order, shape (n,).
+        """
+        row = self.rows(flat)
+        virtual = np.flatnonzero(row >= 0)
+        inlined, data = virtual[:0], list[bytes]()
+        if virtual.size != row.size:
+            row = row[virtual]
+            if self.inline:
+                left = np.setdiff1d(np.arange(flat.size), virtual, assume_unique=True)
+                kept = np.fromiter(self.inline, np.int64, len(self.inline))
+                inlined = left[np.isin(flat[left], kept)]
+                data = list(map(self.inline.__getitem__, flat[inlined].tolist()))
+        return Located(
+            virtual,
+            self.offset[row],
+            self.length[row],
+            None if self.source is None else self.source[row],
+            None if self.encoding is None else self.encoding[row],
+            None if self.digest is None else self.digest[row],
+            inlined,
+            data,
+        )
+
     def rows(self, flat: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the row of each flat chunk index, or -1 where the chunk is not virtual."""
         if self.index is None:
@@ -303,8 +360,9 @@ class VirtualGroup:
     """Dimensions defined in this group, with or without a coordinate variable."""
     arrays: Mapping[str, VirtualArray] = field(default_factory=dict)
     groups: Mapping[str, VirtualGroup] = field(default_factory=dict)
-    sources: tuple[Source, ...] = ()
-    """The table that manifests point into; the same for all groups of one tree."""
+    sources: Sequence[Source] = ()
+    """The table that manifests point into; the same for all groups of one tree. A tuple, but of
+    another program's Parquet index: there sources join it as references are read."""
     report: ScanReport = field(default_factory=ScanReport)
 
     def __getitem__(self, path: str) -> VirtualGroup | VirtualArray:
@@ -329,12 +387,65 @@ class VirtualGroup:
         if_unchanged: str | None = None,
     ) -> None:
         """Write the group as an index file; see `byteatlas.index.write_json`."""
-        from byteatlas.index import write_json  # noqa: PLC0415  # the one import to the right
+        from byteatlas.index import write_json  # noqa: PLC0415  # to the right
 
         write_json(
             self,
             path,
             zarr_format=zarr_format,
+            keep_query=keep_query,
+            storage_options=storage_options,
+            if_unchanged=if_unchanged,
+        )
+
+    def cost(self, path: str, selection: Selection = ...) -> Cost:
+        """Count what reading an array, or a selection of it, would take; nothing is read.
+
+        Parameters
+        ----------
+        path
+            Of the array, such as ``"forecast/temp"``.
+        selection
+            As for `byteatlas.read.Reader.read`: integers, slices, an ellipsis, and
+            one-dimensional arrays, each for its own axis.
+
+        Raises
+        ------
+        KeyError
+            There is no such array.
+        IndexError
+            The selection does not fit the array.
+        LimitExceeded
+            It takes more than a read may by default.
+
+        Examples
+        --------
+        >>> print(group.cost("sst", (0, slice(10, 20))))          # doctest: +SKIP
+        1 request; 31.1 kB fetched; 1 chunk of 1 source; 64.8 kB decoded
+        """
+        from byteatlas.read import Reader  # noqa: PLC0415  # to the right
+
+        array = self[path]
+        if not isinstance(array, VirtualArray):
+            raise KeyError(path)
+        return Reader(self.sources).cost(array, selection, path=path)
+
+    def to_parquet(
+        self,
+        path: str | PathLike[str],
+        *,
+        record_size: int | None = None,
+        keep_query: bool = False,
+        storage_options: Mapping[str, Any] | None = None,
+        if_unchanged: str | None = None,
+    ) -> None:
+        """Write the group as a Parquet index; see `byteatlas.index.write_parquet`."""
+        from byteatlas.index import write_parquet  # noqa: PLC0415  # as in to_json
+
+        write_parquet(
+            self,
+            path,
+            record_size=record_size,
             keep_query=keep_query,
             storage_options=storage_options,
             if_unchanged=if_unchanged,
