@@ -44,9 +44,9 @@ def names(monkeypatch):
 
 async def forget():
     addresses._seen_internal().clear()
-    for key, session in loop._thread().shared.items():
-        if key[0] == "http":
-            session.connector.clear_dns_cache()
+    for key, pool in loop._thread().shared.items():
+        if key[0] == "pool":
+            pool.forget_addresses()
 
 
 def named(url, named_by=INDEX, allow=()):
@@ -177,9 +177,9 @@ def test_an_index_may_name_the_address_that_it_came_from_and_no_other(server, na
 
 
 async def clear_dns():
-    for key, session in loop._thread().shared.items():
-        if key[0] == "http":
-            session.connector.clear_dns_cache()
+    for key, pool in loop._thread().shared.items():
+        if key[0] == "pool":
+            pool.forget_addresses()
 
 
 def test_a_public_index_s_own_name_may_not_become_internal(names):

@@ -20,7 +20,7 @@ def test_opening_makes_no_request():
 
 def test_the_gap_is_a_parameter():
     source = open_source("http://h/x", gap=5, policy=Policy(tries=2))
-    assert (source._policy.gap, source._policy.tries) == (5, 2)
+    assert (source.policy.gap, source.policy.tries) == (5, 2)
 
 
 def test_secrets_do_not_show():

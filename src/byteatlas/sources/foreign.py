@@ -24,7 +24,7 @@ from byteatlas.errors import (
 from byteatlas.model import Source
 from byteatlas.sources import loop
 from byteatlas.sources.credentials import Options, Renewable
-from byteatlas.sources.remote import Fetch
+from byteatlas.sources.fetch import Fetch
 from byteatlas.sources.urls import redact
 
 __all__ = ["FsspecTransport"]
@@ -48,10 +48,14 @@ class FsspecTransport:
         self._opened: tuple[Any, str] | None = None  # fsspec has no types
         self._seen: Source | None = None
 
-    async def get(self, fetch: Fetch) -> bytes:
+    @property
+    def line(self) -> None:
+        """Nothing: a foreign filesystem does not show when the first byte came."""
+
+    async def get(self, fetch: Fetch) -> None:
         """Fetch one range. The source is looked at once, before the first range."""
         try:
-            return await self._get(fetch)
+            await self._get(fetch)
         except SourceDenied:
             renewable = self._storage_options
             if not isinstance(renewable, Renewable):
@@ -59,9 +63,9 @@ class FsspecTransport:
             if await asyncio.to_thread(renewable.renewed, self._given) is None:
                 raise
             self._opened = self._seen = None
-            return await self._get(fetch)
+            await self._get(fetch)
 
-    async def _get(self, fetch: Fetch) -> bytes:
+    async def _get(self, fetch: Fetch) -> None:
         fetch.tries += 1
         if self._seen is None:
             self._seen = await self.head()
@@ -74,7 +78,8 @@ class FsspecTransport:
         want = (size if end is None else end) or 0
         if len(data) != want - fetch.offset:
             raise ShortRead(f"{len(data)} of {want - fetch.offset} bytes came", length=fetch.length)
-        return data
+        fetch.length = len(data)
+        fetch.take(data)
 
     async def head(self) -> Source:
         """Return how the source looks now."""

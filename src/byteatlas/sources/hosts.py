@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+from byteatlas.sources.line import Line
+
 __all__ = ["Host", "Patience", "Turn", "retry_after"]
 
 _LONGEST_ORDERED_PAUSE_S = 60.0
@@ -65,6 +67,10 @@ class Host:
         """How the last request failed."""
         self.takes_conditions = True
         """False when it refused a condition that held."""
+        self.gave_cookies = False
+        """It wants back what it gave, as hosts with a login do."""
+        self.line = Line()
+        """What its answers have shown of the way to it."""
         self._failing_since: float | None = None
         self._failed_at = 0.0
         self._rounds = 0

@@ -1,27 +1,26 @@
-"""HTTP and HTTPS, with aiohttp: every answer is checked before its body is read.
+"""HTTP and HTTPS: every answer is checked before its body is read.
 
-aiohttp and not obstore, which hides the status, Retry-After and what a server sent in place of a
-range, and costs more CPU per request: docs/transport.md has the figures.
+Not with obstore, which hides the status, Retry-After and what a server sent in place of a range,
+and costs more CPU per request: docs/transport.md has the figures.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import replace
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import Any
 
 import aiohttp
-import yarl
 
 from byteatlas.errors import RangeIgnored, ShortRead, SourceChanged, SourceError, without_query
 from byteatlas.model import Source
-from byteatlas.sources import loop
-from byteatlas.sources.addresses import InternalAddress, internal_addresses
 from byteatlas.sources.credentials import Options, Renewable
+from byteatlas.sources.fetch import Fetch, given_up
 from byteatlas.sources.guard import Guard
 from byteatlas.sources.hosts import Host, retry_after
 from byteatlas.sources.http_answers import (
@@ -35,12 +34,19 @@ from byteatlas.sources.http_answers import (
     is_web_page,
     phrase,
 )
-from byteatlas.sources.http_body import Truncated, read_body, read_encoded
-from byteatlas.sources.http_session import Route, origin_of, route_to, session_for
+from byteatlas.sources.http_body import Truncated, read_body, read_encoded, read_whole
+from byteatlas.sources.http_connection import Answer
+from byteatlas.sources.http_session import (
+    Borrowed,
+    host_of,
+    line_to,
+    origin_of,
+)
+from byteatlas.sources.http_ways import Ways
+from byteatlas.sources.line import Line
 from byteatlas.sources.options import HttpOptions, http_options
-from byteatlas.sources.places import Place
-from byteatlas.sources.remote import Fetch, Policy, given_up
-from byteatlas.sources.urls import follow, http_url, with_params
+from byteatlas.sources.remote import Policy
+from byteatlas.sources.urls import http_url
 
 __all__ = ["HttpTransport"]
 
@@ -77,19 +83,11 @@ _TRANSIENT = (
     Truncated,
     TimeoutError,
     ConnectionError,
+    socket.gaierror,
+    ssl.CertificateError,
     aiohttp.ClientConnectionError,
     aiohttp.ClientPayloadError,
 )
-
-
-class _Way(NamedTuple):
-    """How one place is asked."""
-
-    url: yarl.URL
-    route: Route
-    guard: Guard | None
-    reach: frozenset[str] | None
-    """Internal addresses that may be connected to; None means any."""
 
 
 class HttpTransport:
@@ -105,29 +103,35 @@ class HttpTransport:
         self._guard = guard
         self._renewable = storage_options if isinstance(storage_options, Renewable) else None
         self._given: Mapping[str, Any] | None = None  # Any: the caller's options
-        self._options = HttpOptions()
+        self._ways = self._ways_with(HttpOptions())
         if isinstance(storage_options, Mapping):
             self._use(storage_options)
-        self._moved_to: str | None = None
-        self._ways: dict[str, _Way] = {}
         self._conditions: tuple[Source | None, Mapping[str, str]] = (None, {})
-        self._whole: bytes | None = None
+        self._whole: memoryview | None = None
         self._whole_lock = asyncio.Lock()
 
     def _use(self, given: Mapping[str, Any]) -> None:
         options = http_options(given)
-        self._options = options if self._user is None else options.with_login(self._user)
-        self._given, self._ways, self._moved_to = given, {}, None
+        if self._user is not None:
+            options = options.with_login(self._user)
+        self._given, self._ways = given, self._ways_with(options)
+
+    def _ways_with(self, options: HttpOptions) -> Ways:
+        return Ways(self._url, options, self._policy, self._guard)
 
     async def _ready(self) -> None:
         if self._renewable is not None and self._given is None:
             self._use(await asyncio.to_thread(self._renewable.current))
 
-    async def get(self, fetch: Fetch) -> bytes:
+    @property
+    def line(self) -> Line | None:
+        """What answers of its host have shown of the way there."""
+        return line_to(self._ways.last)
+
+    async def get(self, fetch: Fetch) -> None:
         """Fetch one range, trying again and resuming as `Policy` allows."""
-        host = loop.shared(("host", self._origin), Host)
+        host = host_of(self._origin)
         patience = self._patience
-        parts: list[bytes] = []
         began = time.monotonic()
         failures, had = 0, 0
         await self._ready()
@@ -137,14 +141,14 @@ class HttpTransport:
                 raise given_up(fetch, host.problem, time.monotonic() - began)
             fetch.tries += 1
             try:
-                await self._receive(fetch, parts, host)
+                await self._receive(fetch, host)
             except (_Renewed, _Less):
                 pause = 0.0
             except _TRANSIENT as error:
                 self._refuse_hopeless(error)
-                problem, seconds = self._describe(error, fetch, parts), time.monotonic() - began
+                problem, seconds = self._describe(error, fetch), time.monotonic() - began
                 ordered_s = getattr(error, "ordered_s", None)
-                have = sum(map(len, parts))
+                have = fetch.have
                 if have - had >= _PROGRESS:  # who gets on may be resumed again and again
                     failures, began = 0, time.monotonic()
                     host.succeeded()
@@ -163,18 +167,18 @@ class HttpTransport:
                 host.succeeded()
                 if self._renewable is not None and self._given is not None:
                     self._renewable.worked(self._given)
-                return parts[0] if len(parts) == 1 else b"".join(parts)
+                return
             finally:
                 host.end(turn)
             await asyncio.sleep(pause)
 
-    async def _receive(self, fetch: Fetch, parts: list[bytes], host: Host) -> None:
-        """Send one request for what is still missing, and append what arrives."""
-        have = sum(map(len, parts))
+    async def _receive(self, fetch: Fetch, host: Host) -> None:
+        """Send one request for what is still missing, and put what arrives in its place."""
+        have = fetch.have
         offset = fetch.offset + have
         length = None if fetch.length is None else fetch.length - have
         if self._whole is not None:
-            return self._take_from(self._whole, fetch, offset, length, parts)
+            return self._take_from(self._whole, fetch, offset, length)
         given = self._given
         answer = await self._ask_for(fetch, offset, length, host)
         try:
@@ -192,28 +196,27 @@ class HttpTransport:
                 length=length,
                 may_end=fetch.may_end,
                 size=fetch.known.size,
-                spare=max(SPARE, self._options.allow_full_download - (length or 0)),
+                spare=max(SPARE, self._ways.options.allow_full_download - (length or 0)),
             )
             is_encoded = "Content-Encoding" in answer.headers and encoding_of(answer.headers)
             is_large = body.length - (length or 0) > SPARE and not is_encoded
             if answer.status == HTTPStatus.OK and is_large:
                 data = await self._download(answer, body)
-                return self._take_from(data, fetch, offset, length, parts)
+                return self._take_from(data, fetch, offset, length)
             end = body.offset + body.length if fetch.known.size is None else fetch.known.size
             if length is None or fetch.may_end:
                 length = end - offset if length is None else min(length, end - offset)
                 fetch.length, fetch.may_end = have + length, False
-            idle_s = self._policy.idle_s
             if is_encoded:
-                data = await read_encoded(answer, body.length, idle_s)
-                if len(data) != body.length:
+                inflated = await read_encoded(answer, body.length)
+                if len(inflated) != body.length:
                     raise RangeIgnored(
-                        f"the gzipped body holds {len(data)} bytes, expected {body.length}"
+                        f"the gzipped body holds {len(inflated)} bytes, expected {body.length}"
                     )
-                parts.append(data[offset - body.offset :][:length])
+                fetch.take(inflated[offset - body.offset :][:length])
             else:
                 upto = min(length, body.offset + body.length - offset)
-                await read_body(answer, body, offset, upto, parts, idle_s)
+                await read_body(answer, body, fetch, upto)
             if body.offset + body.length < offset + length:
                 raise _Less
         finally:
@@ -221,7 +224,7 @@ class HttpTransport:
 
     async def _ask_for(
         self, fetch: Fetch, offset: int, length: int | None, host: Host
-    ) -> aiohttp.ClientResponse:
+    ) -> Answer | Borrowed:
         """Ask for a range of the source that is known, and of no other.
 
         Where the condition fails, the range is asked for once more without one: the answer shows
@@ -230,14 +233,14 @@ class HttpTransport:
         last = "" if length is None else offset + length - 1
         headers = {"Range": f"bytes={offset}-{last}"}
         conditions = self._conditions_for(fetch.known) if host.takes_conditions else {}
-        answer = await self._ask("GET", {**headers, **conditions})
+        answer = await self._ways.ask("GET", {**headers, **conditions})
         refused = answer.status
         if not conditions or refused not in _NO_CONDITIONS:
             return answer
         answer.release()
         fetch.tries += 1
         known = fetch.known
-        answer = await self._ask("GET", headers)
+        answer = await self._ways.ask("GET", headers)
         if answer.status == HTTPStatus.PRECONDITION_FAILED:
             answer.release()
             raise _changed(known, None)
@@ -258,7 +261,7 @@ class HttpTransport:
             self._conditions = known, conditions_for(known)
         return self._conditions[1]
 
-    def _meet(self, fetch: Fetch, answer: aiohttp.ClientResponse) -> Source:
+    def _meet(self, fetch: Fetch, answer: Answer | Borrowed) -> Source:
         """Compare an answer with what is known of the source, where it is about its bytes."""
         for name in _SINGLE:
             values = answer.headers.getall(name, ())
@@ -281,93 +284,27 @@ class HttpTransport:
             self._use(given)
         raise _Renewed
 
-    async def _download(self, answer: aiohttp.ClientResponse, body: Body) -> bytes:
+    async def _download(self, answer: Answer | Borrowed, body: Body) -> memoryview:
         """Fetch the whole file, once for all ranges: the caller allows it."""
         async with self._whole_lock:
             if self._whole is None:
-                parts: list[bytes] = []
-                await read_body(answer, body, 0, body.length, parts, self._policy.idle_s)
-                self._whole = b"".join(parts)
+                self._whole = await read_whole(answer, body)
             return self._whole
 
-    def _take_from(
-        self, whole: bytes, fetch: Fetch, offset: int, length: int | None, parts: list[bytes]
-    ) -> None:
+    def _take_from(self, whole: memoryview, fetch: Fetch, offset: int, length: int | None) -> None:
         end = len(whole) if length is None else offset + length
         if end > len(whole) and not fetch.may_end:
             raise ShortRead(f"the source ends at byte {len(whole)}", offset=offset, length=length)
-        parts.append(whole[offset:end])
+        part = whole[offset:end]
+        fetch.length = fetch.have + len(part)
+        fetch.take(part)
 
-    async def _ask(self, method: str, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
-        """Send a request, following redirects; the last place that worked is asked first."""
-        started_at = url = self._moved_to or self._url
-        for _ in range(_MOST_REDIRECTS + 1):
-            answer = await self._ask_at(url, method, headers)
-            if answer.status not in _REDIRECTS:
-                break
-            answer.release()
-            url = follow(url, answer.headers.get("Location"))
-        else:
-            raise SourceError(f"more than {_MOST_REDIRECTS} redirects")
-        if 400 <= answer.status < 500 and started_at != self._url:
-            # A redirect often leads to a signed URL that expires: begin where we were told to.
-            answer.release()
-            self._moved_to = None
-            return await self._ask(method, headers)
-        self._moved_to = None if url == self._url else url
-        return answer
-
-    async def _ask_at(
-        self, url: str, method: str, headers: Mapping[str, str]
-    ) -> aiohttp.ClientResponse:
-        """Send a request to one place, if it may be reached."""
-        way = self._ways.get(url) or await self._way_to(url)
-        options = self._options
-        try:
-            return await session_for(options, self._policy, way.reach).request(
-                method,
-                way.url,
-                headers={**way.route.headers, **headers},
-                proxy=way.route.proxy,
-                ssl=options.ssl,
-                allow_redirects=False,
-            )
-        except aiohttp.ClientConnectorDNSError as error:
-            if way.guard is not None and isinstance(error.os_error, InternalAddress):
-                problem = f"its host has the address {error.os_error.address}, which is not public"
-                raise way.guard.refusal(url, problem) from None
-            raise
-
-    async def _way_to(self, url: str) -> _Way:
-        """Judge a place by its name, and note how to ask there."""
-        options, guard = self._options, self._guard
-        is_own = origin_of(url) == self._origin
-        if guard is None and not is_own:
-            guard = await self._guard_of_redirects()
-        if guard is not None:
-            guard.check(url)
-        route = route_to(url, options, own=is_own)
-        # What a proxy is asked for it resolves itself; names were judged all the same.
-        reach = None if guard is None or route.proxy else guard.reach(url)
-        spelt = with_params(url, options.params) if is_own else url
-        if len(self._ways) > _MOST_WAYS:  # signatures that expired
-            self._ways.clear()
-        way = self._ways[url] = _Way(yarl.URL(spelt, encoded=True), route, guard, reach)
-        return way
-
-    async def _guard_of_redirects(self) -> Guard | None:
-        """Return what a redirect may lead to: from a public place to public places only."""
-        place = Place.of(self._url)
-        if place.is_internal or await internal_addresses(place.host):
-            return None
-        return Guard(self._url, is_redirect=True)
-
-    def _describe(self, error: Exception, fetch: Fetch, parts: list[bytes]) -> str:
+    def _describe(self, error: Exception, fetch: Fetch) -> str:
         """Say what happened, without the URL that some messages carry."""
         if isinstance(error, _Failure):
             return str(error)
         if isinstance(error, Truncated):
-            return f"the body ends after {sum(map(len, parts))} of {fetch.length} bytes"
+            return f"the body ends after {fetch.have} of {fetch.length} bytes"
         if isinstance(error, TimeoutError):
             return f"silence for {self._policy.idle_s:g} s"
         if isinstance(error, OSError) and error.strerror:
@@ -376,22 +313,24 @@ class HttpTransport:
 
     def _refuse_hopeless(self, error: Exception) -> None:
         """Raise at once what no further try can mend."""
-        if isinstance(error, aiohttp.ClientConnectorDNSError):
-            cause = error.os_error
-            if isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_AGAIN:
-                return
+        cause = error.os_error if isinstance(error, aiohttp.ClientConnectorDNSError) else error
+        if isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_AGAIN:
+            return
+        if isinstance(cause, socket.gaierror) or cause is not error:
             raise SourceError("no such host", hint="check the URL") from None
         if isinstance(error, aiohttp.ClientConnectorCertificateError):
-            reason = getattr(error.certificate_error, "verify_message", "not trusted")
+            cause = error.certificate_error
+        if isinstance(cause, ssl.CertificateError):
+            reason = getattr(cause, "verify_message", "not trusted")
             raise SourceError(f"the server's certificate is refused: {reason}") from None
 
     async def head(self) -> Source:
         """Return how the source looks now: HEAD, or one byte where that is refused."""
         await self._ready()
         try:
-            answer = await self._ask("HEAD", {})
+            answer = await self._ways.ask("HEAD", {})
             answer.release()
-        except (TimeoutError, ConnectionError, aiohttp.ClientError) as error:
+        except (*_TRANSIENT, aiohttp.ClientError) as error:
             self._refuse_hopeless(error)
         else:
             seen = identity_in(self._url, answer.status, answer.headers)

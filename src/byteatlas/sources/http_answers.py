@@ -32,8 +32,8 @@ __all__ = [
     "phrase",
 ]
 
-_STRONG = re.compile(r'"[\x21\x23-\x7e]*"$')
-_HTTP_DATE = re.compile(r"[A-Z][a-z]{2}, \d{2} [A-Z][a-z]{2} \d{4} \d{2}:\d{2}:\d{2} GMT$")
+_STRONG = re.compile(r'"[\x21\x23-\x7e]*"\Z')
+_HTTP_DATE = re.compile(r"[A-Z][a-z]{2}, \d{2} [A-Z][a-z]{2} \d{4} \d{2}:\d{2}:\d{2} GMT\Z")
 _CONTENT_RANGE = re.compile(
     r"bytes (?:(\d{1,18})-(\d{1,18})|\*)/(\d{1,18}|\*)\s*$", re.IGNORECASE | re.ASCII
 )

@@ -1,66 +1,98 @@
-"""The body of an answer: as many bytes as it promised, within the time it may take."""
+"""The body of an answer: as many bytes as it promised, put in their place."""
 
 from __future__ import annotations
 
-import time
 import zlib
-from collections.abc import Callable
-
-import aiohttp
+from typing import Protocol
 
 from byteatlas.errors import RangeIgnored, SourceError
+from byteatlas.sources.fetch import Fetch
 from byteatlas.sources.http_answers import Body
 
-__all__ = ["Truncated", "read_body", "read_encoded"]
+__all__ = ["Truncated", "Unread", "read_body", "read_encoded", "read_whole"]
 
-_LEAST_PROGRESS = 1024
-"""Fewer bytes within the idle time are silence."""
 _SPARE = 64 * 2**10
 """An encoded body may be so much longer than its bytes."""
+_PIECE = 64 * 2**10
+_STEP = 512 * 2**10
+"""After so many bytes those who wait are told."""
 
 
 class Truncated(Exception):
     """The body ended early; what arrived is kept."""
 
 
-async def read_body(
-    answer: aiohttp.ClientResponse,
-    body: Body,
-    offset: int,
-    length: int,
-    parts: list[bytes],
-    idle_s: float,
-) -> None:
-    """Append the bytes of the source from `offset` on, as they arrive.
+class Unread(Protocol):
+    """An answer whose body is still to be taken."""
+
+    filled: int
+    """Bytes that the last `fill` has put in place so far."""
+
+    @property
+    def is_bounded(self) -> bool:
+        """No more bytes can come than the headers say."""
+
+    async def fill(self, view: memoryview) -> None:
+        """Receive the next bytes, as many as fit, fewer only at the end of the body."""
+
+
+async def read_body(answer: Unread, body: Body, fetch: Fetch, length: int) -> None:
+    """Receive the next bytes of what is fetched, `length` of them.
 
     Raises
     ------
     Truncated
         Some of them did not come.
     TimeoutError
-        Next to nothing came for `idle_s`.
+        Next to nothing came for the idle time.
     SourceError
         More came than was promised.
     """
-    at = body.offset
-    end = offset + length
+    before = fetch.offset + fetch.have - body.offset
+    after = body.length - before - length
+    await _skip(answer, before)
+    end = fetch.have + length
+    while fetch.have < end:
+        view = fetch.place(min(end - fetch.have, _STEP))
+        try:
+            await answer.fill(view)
+        finally:
+            fetch.advance(answer.filled)
+        if answer.filled < len(view):
+            raise Truncated
+    if after:
+        await _skip(answer, after)
+    await _refuse_more(answer, body)
 
-    def take(piece: bytes) -> None:
-        nonlocal at
-        start, at = at, at + len(piece)
-        if at > body.offset + body.length:
-            raise SourceError(f"the body is longer than the {body.length} bytes promised")
-        if start >= offset and at <= end:
-            parts.append(piece)
-        elif at > offset and start < end:
-            parts.append(piece[max(offset - start, 0) : end - start])
 
-    await _receive(answer, take, idle_s)
-    if at < end:
+async def read_whole(answer: Unread, body: Body) -> memoryview:
+    """Return all of a body; it raises as `read_body` does."""
+    data = memoryview(bytearray(body.length))
+    await answer.fill(data)
+    if answer.filled < body.length:
         raise Truncated
+    await _refuse_more(answer, body)
+    return data
 
 
-async def read_encoded(answer: aiohttp.ClientResponse, most: int, idle_s: float) -> bytes:
+async def _skip(answer: Unread, count: int) -> None:
+    piece = memoryview(bytearray(min(count, _PIECE)))
+    while count:
+        await answer.fill(piece[:count])
+        if not answer.filled:
+            raise Truncated
+        count -= answer.filled
+
+
+async def _refuse_more(answer: Unread, body: Body) -> None:
+    if answer.is_bounded:
+        return
+    await answer.fill(memoryview(bytearray(1)))
+    if answer.filled:
+        raise SourceError(f"the body is longer than the {body.length} bytes promised")
+
+
+async def read_encoded(answer: Unread, most: int) -> bytes:
     """Return a gzipped body inflated: at most `most` bytes, whatever it claims to hold.
 
     Raises
@@ -73,37 +105,18 @@ async def read_encoded(answer: aiohttp.ClientResponse, most: int, idle_s: float)
     inflater = zlib.decompressobj(wbits=47)  # the header tells gzip from zlib
     data = bytearray()
     taken = 0
-
-    def take(piece: bytes) -> None:
-        nonlocal taken
-        taken += len(piece)
+    piece = memoryview(bytearray(min(most + _SPARE, _PIECE)))
+    while True:
+        await answer.fill(piece)
+        taken += answer.filled
         try:
-            data.extend(inflater.decompress(piece, most + 1 - len(data)))
+            data.extend(inflater.decompress(piece[: answer.filled], most + 1 - len(data)))
         except zlib.error as error:
             raise RangeIgnored("the body says that it is gzipped, and is not") from error
         if len(data) > most or taken > most + _SPARE or inflater.unused_data:
             raise RangeIgnored(f"the gzipped body holds more than the {most} bytes asked for")
-
-    await _receive(answer, take, idle_s)
+        if answer.filled < len(piece):
+            break
     if not inflater.eof:
         raise Truncated
     return bytes(data)
-
-
-async def _receive(
-    answer: aiohttp.ClientResponse, take: Callable[[bytes], None], idle_s: float
-) -> None:
-    since, recent = time.monotonic(), 0
-    try:
-        async for piece in answer.content.iter_any():
-            take(piece)
-            recent += len(piece)
-            now = time.monotonic()
-            if now - since >= idle_s:
-                if recent < _LEAST_PROGRESS and not answer.content.at_eof():
-                    raise TimeoutError
-                since, recent = now, 0
-    except (ConnectionError, aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
-        if isinstance(error, TimeoutError):
-            raise
-        raise Truncated from error

@@ -8,7 +8,7 @@ from dataclasses import replace
 from byteatlas.errors import SourceChanged
 from byteatlas.model import Source
 
-__all__ = ["check_identity", "local_etag"]
+__all__ = ["check_identity", "is_strong", "local_etag"]
 
 _LOCAL = "stat:"
 
@@ -41,7 +41,7 @@ def check_identity(recorded: Source, seen: Source) -> Source:
 def _difference(recorded: Source, seen: Source) -> str | None:
     if recorded.size is not None and seen.size is not None and recorded.size != seen.size:
         return f"it had {recorded.size} bytes and has {seen.size}"
-    if _is_strong(recorded.etag) and _is_strong(seen.etag):
+    if is_strong(recorded.etag) and is_strong(seen.etag):
         if recorded.etag == seen.etag:
             return None
         return f"its ETag was {recorded.etag} and is {seen.etag}"
@@ -72,5 +72,6 @@ def _is_local(etag: str | None) -> bool:
     return etag is not None and etag.startswith(_LOCAL)
 
 
-def _is_strong(etag: str | None) -> bool:
+def is_strong(etag: str | None) -> bool:
+    """Tell whether an ETag is a server's promise of equal bytes."""
     return etag is not None and not etag.startswith(("W/", _LOCAL))

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from stat import S_ISREG
+from typing import NamedTuple
 from urllib.parse import unquote
 
 import numpy as np
@@ -20,7 +21,7 @@ from byteatlas.sources.identity import check_identity, local_etag
 from byteatlas.sources.plan import Span, check_inside, outside
 from byteatlas.sources.trace import Trace
 
-__all__ = ["LocalSource", "local_path"]
+__all__ = ["LocalSource", "Positional", "local_path"]
 
 
 def local_path(url: str) -> str:
@@ -67,6 +68,13 @@ class LocalSource:
             raise error.at(url=self.url, offset=offset) from error.__cause__
         except OSError as error:
             raise _translated(error).at(url=self.url, offset=offset) from error
+
+    @contextmanager
+    def positional(self, offset: int) -> Iterator[Positional]:
+        """Open the file for reads of any thread, which begin with one at `offset`."""
+        self.trace.add(rounds=1)
+        with self._opened(offset) as (handle, size):
+            yield Positional(handle, size, self.trace)
 
     def read_head(self, length: int) -> memoryview:
         """Return the first bytes, fewer where the file is shorter."""
@@ -141,6 +149,34 @@ class LocalSource:
 
     def close(self) -> None:
         """Do nothing: no file stays open."""
+
+
+class Positional(NamedTuple):
+    """A file that is open, for reads at any place by any thread."""
+
+    handle: int
+    size: int
+    trace: Trace
+
+    def check(self, offset: int, length: int) -> int:
+        """Return the length of a range, of which -1 means all that follows.
+
+        Raises
+        ------
+        ShortRead
+            It ends behind the end of the file.
+        """
+        return _wanted(offset, WHOLE if length < 0 else length, self.size)
+
+    def read_into(self, offset: int, place: memoryview) -> None:
+        """Fill some memory with the bytes from `offset`."""
+        try:
+            got = os.preadv(self.handle, [place], offset)
+            if got < len(place):
+                place[got:] = _read_range(self.handle, offset + got, len(place) - got)
+        except OSError as error:
+            raise _translated(error).at(offset=offset) from error
+        self.trace.add(requests=1, bytes_read=len(place))
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-__all__ = ["call", "call_async", "call_soon", "shared", "submit"]
+__all__ = ["call", "call_async", "call_soon", "peek", "shared", "submit"]
 
 T = TypeVar("T")
 
@@ -112,3 +112,8 @@ def shared(
             thread.closers.append(lambda: close(made))
     result: T = thread.shared[key]
     return result
+
+
+def peek(key: Hashable) -> Any:  # each key's own type
+    """Return the loop's object of a key if there is one already, to look at from any thread."""
+    return None if _current is None else _current.shared.get(key)

@@ -37,17 +37,18 @@ from byteatlas.errors import (
 from byteatlas.model import Source
 from byteatlas.sources import loop
 from byteatlas.sources.credentials import Options, Renewable
+from byteatlas.sources.fetch import Fetch, given_up
 from byteatlas.sources.hosts import Host
 from byteatlas.sources.http_answers import conditions_for
+from byteatlas.sources.line import LARGE, Line
 from byteatlas.sources.options import azure_config, gcs_config, s3_config
-from byteatlas.sources.remote import Fetch, Policy, given_up
+from byteatlas.sources.remote import Policy
 from byteatlas.sources.urls import redact
 from byteatlas.version import __version__
 
 __all__ = ["SCHEMES", "ObjectStoreTransport"]
 
 Store: TypeAlias = S3Store | GCSStore | AzureStore
-Bytes: TypeAlias = obstore.Bytes | bytes
 
 _S3 = frozenset({"s3", "s3a"})
 _GCS = frozenset({"gs", "gcs"})
@@ -96,13 +97,22 @@ class ObjectStoreTransport:
         assert self._store is not None
         return self._store
 
-    async def get(self, fetch: Fetch) -> memoryview:
+    @property
+    def _host_key(self) -> tuple[object, ...]:
+        return ("host", self._scheme, self._bucket, self._endpoint)
+
+    @property
+    def line(self) -> Line | None:
+        """What answers of its bucket have shown of the way there."""
+        host: Host | None = loop.peek(self._host_key)
+        return None if host is None else host.line
+
+    async def get(self, fetch: Fetch) -> None:
         """Fetch one range, trying again as `Policy` allows; obstore compares Content-Range."""
         await self._ready()
-        host = loop.shared(("host", self._scheme, self._bucket, self._endpoint), Host)
+        host = loop.shared(self._host_key, Host)
         patience = self._policy.patience
         began = time.monotonic()
-        parts: list[Bytes] = []
         failures, had = 0, 0
         while True:
             turn = await host.turn()
@@ -110,7 +120,7 @@ class ObjectStoreTransport:
                 raise given_up(fetch, host.problem, time.monotonic() - began)
             fetch.tries += 1
             try:
-                await self._receive(fetch, parts, host)
+                await self._receive(fetch, host)
             except (BaseError, OSError) as error:
                 seconds = time.monotonic() - began
                 if isinstance(error, SourceError) or not _may_pass(error):
@@ -118,7 +128,7 @@ class ObjectStoreTransport:
                     if await self._is_renewed(fetch, error):
                         continue
                     raise _translated(error) from None
-                problem, have = _first_words(error), sum(map(len, parts))
+                problem, have = _first_words(error), fetch.have
                 if have > had:  # who gets on may be resumed again and again
                     failures, began = 0, time.monotonic()
                     host.succeeded()
@@ -130,18 +140,20 @@ class ObjectStoreTransport:
                 host.succeeded()
                 if self._renewable is not None and self._given is not None:
                     self._renewable.worked(self._given)
-                return memoryview(parts[0] if len(parts) == 1 else b"".join(parts))
+                return
             finally:
                 host.end(turn)
             await asyncio.sleep(patience.pause(failures))
 
-    async def _receive(self, fetch: Fetch, parts: list[Bytes], host: Host) -> None:
-        """Send one request for what is still missing, and append what arrives."""
-        have = sum(map(len, parts))
+    async def _receive(self, fetch: Fetch, host: Host) -> None:
+        """Send one request for what is still missing, and put what arrives in its place."""
+        have = fetch.have
         offset = fetch.offset + have
         length = None if fetch.length is None else fetch.length - have
+        asked_at = time.monotonic()
         try:
             answer = await self._ask_for(fetch, offset, length, host)
+            host.line.first_byte(time.monotonic() - asked_at)
         except (BaseError, OSError) as error:
             if fetch.may_end and offset == 0 and _status(error) == 416:
                 fetch.meet(Source(self._url, 0))
@@ -158,11 +170,20 @@ class ObjectStoreTransport:
                 f"asked for bytes {offset}-{wanted - 1}, {first}-{end - 1} came", length=length
             )
         fetch.length, fetch.may_end = have + end - first, False
-        async for part in answer.stream(min_chunk_size=_PART):
-            parts.append(part)  # noqa: PERF401  # what came before a failure is kept
-        got = sum(map(len, parts)) - have
-        if got != end - first:
-            raise ShortRead(f"{got} of {end - first} bytes came", length=length)
+        left = end - first
+        line = host.line if left >= LARGE else Line()
+        line.begin(asked_at)
+        try:
+            async for part in answer.stream(min_chunk_size=_PART):
+                left -= len(part)
+                if left < 0:
+                    break
+                fetch.take(part)  # what came before a failure is kept
+                line.came(len(part))
+        finally:
+            line.end()
+        if left:
+            raise ShortRead(f"{end - first - left} of {end - first} bytes came", length=length)
 
     async def _ask_for(
         self, fetch: Fetch, offset: int, length: int | None, host: Host

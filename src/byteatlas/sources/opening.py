@@ -10,9 +10,10 @@ from byteatlas.errors import Unsupported
 from byteatlas.model import Source
 from byteatlas.sources.byte_source import ByteSource
 from byteatlas.sources.credentials import Options, options_for
+from byteatlas.sources.fetch import Transport
 from byteatlas.sources.guard import Guard
 from byteatlas.sources.local import LocalSource
-from byteatlas.sources.remote import Policy, RemoteSource, Transport
+from byteatlas.sources.remote import Policy, RemoteSource
 from byteatlas.sources.trace import Trace
 from byteatlas.sources.urls import is_chained, scheme_of
 

@@ -1,0 +1,252 @@
+"""Ranges of any number of remote sources, all in flight together, for several threads to take.
+
+One event loop fetches them into memory that is used again as soon as a thread has done with it;
+what is in flight or waits to be taken is bounded. Where the bytes are wanted as they are, they are
+received straight into their place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Self, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from byteatlas.errors import ByteatlasError, ShortRead
+from byteatlas.model import Buffer
+from byteatlas.sources import loop
+from byteatlas.sources.allowance import Allowance
+from byteatlas.sources.line import LARGE, Line
+from byteatlas.sources.remote import RemoteSource
+
+__all__ = ["Arrivals"]
+
+_Item: TypeAlias = tuple[int, Buffer | ByteatlasError]
+_Row: TypeAlias = tuple[int, int, int, int]
+"""Row, position of its source, offset and length."""
+_UNKNOWN_WINDOW = 16 * 2**20
+_LEAST_WINDOW = 8 * 2**20
+_FILLED = 4
+"""A line is sure to be full with so many times what it brings in one latency."""
+_STEP = 2**16
+"""Memory is taken by multiples of this, so that it fits other ranges too."""
+
+
+class Arrivals:
+    """A stream (see `streaming.Stream`) of rows of remote sources, in the order they arrive.
+
+    Parameters
+    ----------
+    sources
+        What the ranges are of; the first one's policy holds for all.
+    rows, owner, offset, length
+        Number of each row, position of its source, and its range, of which a length of -1 means
+        all that follows; each of shape (rows,).
+    into
+        Gives the place of a row, where it has one.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[RemoteSource],
+        rows: NDArray[np.int64],
+        owner: NDArray[np.int64],
+        offset: NDArray[np.int64],
+        length: NDArray[np.int64],
+        into: Callable[[int], memoryview | None] | None = None,
+    ) -> None:
+        policy = sources[0].policy
+        self._sources = sources
+        self._into = into
+        self._arrived: queue.SimpleQueue[_Item | BaseException | None] = queue.SimpleQueue()
+        self._memory = _Memory(policy.max_in_flight)
+        self._window = Allowance(min(_window_of(sources[0].line), policy.max_in_flight))
+        self._own = threading.local()
+        self._is_stopped = False
+        for trace in {id(one.trace): one.trace for one in sources}.values():
+            trace.add(rounds=1)
+        columns = (rows.tolist(), owner.tolist(), offset.tolist(), length.tolist())
+        todo = zip(*columns, strict=True)
+        self._feeding = loop.submit(self._feed(todo, min(policy.concurrency, rows.size)))
+
+    def __enter__(self) -> Self:
+        """Return the stream."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Cancel what is under way."""
+        self.stop()
+
+    def __iter__(self) -> Self:
+        """Return the stream."""
+        return self
+
+    def __next__(self) -> _Item:
+        """Return the next row that has arrived; the memory of this thread's last one is free."""
+        held: memoryview | None = getattr(self._own, "held", None)
+        if held is not None:
+            self._own.held = None
+            self._memory.give_back(held)
+        item = self._arrived.get()
+        if item is None:
+            self._arrived.put(None)  # for the other threads
+            raise StopIteration
+        if isinstance(item, BaseException):
+            self._arrived.put(None)
+            raise item
+        data = item[1]
+        if isinstance(data, memoryview) and self._memory.is_lent(data):
+            self._own.held = data
+        return item
+
+    def stop(self) -> None:
+        """Cancel what is under way. Threads that wait for a row see the end of the stream."""
+        self._is_stopped = True
+        self._feeding.cancel()
+        self._into = None  # it holds the result, and what is cancelled may live on for a while
+        self._arrived.put(None)
+
+    async def _feed(self, todo: Iterator[_Row], workers: int) -> None:
+        tasks = [asyncio.ensure_future(self._work(todo)) for _ in range(workers)]
+        try:
+            await asyncio.gather(*tasks)
+            self._arrived.put(None)
+        except asyncio.CancelledError:
+            # Not by `stop`: the loop ends, and what is missing must not look like the end. (A new
+            # error, for the traceback of this one holds the result.)
+            self._arrived.put(None if self._is_stopped else asyncio.CancelledError())
+            raise
+        except Exception as error:  # noqa: BLE001  # raised where rows are taken
+            self._arrived.put(error)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _work(self, todo: Iterator[_Row]) -> None:
+        """Fetch one row after the other; several of these are at work."""
+        for row, position, offset, length in todo:
+            source = self._sources[position]
+            into = self._into
+            place = None if into is None or length < 0 else into(row)
+            lent: memoryview | None = None
+            if place is None and length > 0:
+                place = lent = await self._memory.lend(length)
+            try:
+                if lent is not None and length >= LARGE:
+                    data: Buffer | ByteatlasError = await self._fetch(source, offset, lent)
+                else:
+                    wanted = None if length < 0 else length
+                    data = await source.fetch(offset, wanted, into=place)
+            except ShortRead as error:  # of this row alone
+                data = error
+            if lent is not None and (data is not lent):
+                self._memory.take_back(lent)
+            self._arrived.put((row, data))
+
+    async def _fetch(self, source: RemoteSource, offset: int, place: memoryview) -> Buffer:
+        """Fetch a large row when there is room for it on the line; what has come makes room."""
+        left = len(place)
+
+        def came(count: int) -> None:
+            nonlocal left
+            left -= count
+            self._window.give_back(count)
+
+        await self._window.take(left)
+        try:
+            return await source.fetch(offset, left, into=place, came=came)
+        finally:
+            self._window.give_back(left)
+
+
+def _window_of(line: Line | None) -> int:
+    """Return how many bytes of large rows may be under way to be decoded.
+
+    All that is under way shares the line, and arrives together: what is more than enough to fill
+    it would only make the first row come later, and decoding begin later.
+    """
+    if line is None or line.latency_s is None or line.bandwidth is None:
+        return _UNKNOWN_WINDOW
+    if line.is_wider:
+        return sys.maxsize
+    return max(_LEAST_WINDOW, int(_FILLED * line.latency_s * line.bandwidth))
+
+
+class _Memory:
+    """Memory that is lent to rows and used again. Lives on the event loop.
+
+    Only `give_back` and `is_lent` may be called by other threads.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._free = self._limit = limit
+        self._spare: dict[int, list[memoryview]] = {}
+        self._lent: dict[int, memoryview] = {}
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._returned: deque[memoryview] = deque()
+
+    async def lend(self, count: int) -> memoryview:
+        """Return memory for so many bytes, as soon as there is room for them.
+
+        More than the limit waits until all else was given back.
+        """
+        self._collect()
+        if self._waiting or not self._fits(count):
+            turn = asyncio.get_running_loop().create_future()
+            self._waiting.append((count, turn))
+            self._collect()  # what was given back before anybody waited
+            await turn
+        else:
+            self._free -= count
+        size = -(-count // _STEP) * _STEP
+        whole = self._piece(size)
+        part = whole[:count]
+        self._lent[id(part)] = whole
+        return part
+
+    def _piece(self, size: int) -> memoryview:
+        spare = self._spare.get(size)
+        if spare:
+            return spare.pop()
+        try:
+            return np.empty(size, np.uint8).data
+        except MemoryError:  # what is spare has other sizes
+            self._spare.clear()
+            return np.empty(size, np.uint8).data
+
+    def is_lent(self, part: memoryview) -> bool:
+        """Tell whether a piece of memory is to be given back."""
+        return id(part) in self._lent
+
+    def give_back(self, part: memoryview) -> None:
+        """Let a piece of memory be used again."""
+        self._returned.append(part)
+        if self._waiting:
+            loop.call_soon(self._collect)
+
+    def take_back(self, part: memoryview) -> None:
+        """Do as `give_back`, on the loop."""
+        self._returned.append(part)
+        self._collect()
+
+    def _collect(self) -> None:
+        while self._returned:
+            part = self._returned.popleft()
+            whole = self._lent.pop(id(part))
+            self._spare.setdefault(len(whole), []).append(whole)
+            self._free += len(part)
+        while self._waiting and self._fits(self._waiting[0][0]):
+            count, turn = self._waiting.popleft()
+            if not turn.done():
+                self._free -= count
+                turn.set_result(None)
+
+    def _fits(self, count: int) -> bool:
+        return self._free >= min(count, self._limit)
