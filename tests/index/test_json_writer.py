@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from byteatlas.errors import Inconsistent, Malformed, Unsupported
-from byteatlas.index import json_writer, read_json, to_json_bytes
+from byteatlas.index import expressible, read_json, to_json_bytes
 from byteatlas.model import (
     WHOLE,
     ChunkManifest,
@@ -190,7 +190,7 @@ def test_many_missing_chunks_are_not_inlined(monkeypatch: pytest.MonkeyPatch) ->
     assert len(written(1000)) == 1005
     assert len(written(1001)) == 5
     assert "byteatlas.encodings" in written(1001)["t/.zarray"]
-    monkeypatch.setattr(json_writer, "MAX_FILLED_BYTES", 40)
+    monkeypatch.setattr(expressible, "MAX_FILLED_BYTES", 40)
     assert len(written(10)) == 15
     assert len(written(11)) == 5
 

@@ -269,8 +269,10 @@ def test_what_is_beyond_the_memory_of_the_machine_is_refused_before_it_is_taken(
 
     with pytest.raises(LimitExceeded, match="the result of the selection"):
         read(huge, Limits())
-    with pytest.raises(LimitExceeded, match="not enough memory"):
+    with pytest.raises(LimitExceeded, match="the number of chunks"):
         read(huge, Limits(result=2**62))
+    with pytest.raises(LimitExceeded, match="not enough memory"):
+        read(huge, Limits(result=2**62, cells=2**32), slice(2**46))
     assert read(huge, Limits(), slice(2**49, 2**49 + 3)).tolist() == [0, 0, 0]
 
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from byteatlas.errors import Conflict, MissingDependency, Unsupported
+from byteatlas.index.parquet_layout import METADATA
 
-__all__ = ["revision", "write_whole"]
+__all__ = ["check_revision", "revision", "write_whole"]
 
 _STEP = 2**20
 
@@ -64,7 +65,9 @@ def write_whole(
 
 
 def revision(path: str | os.PathLike[str]) -> str:
-    """Return what tells the content of a local file from any other; "" where there is none.
+    """Return what tells the content of a local index from any other; "" where there is none.
+
+    Of a directory that is the metadata in it, which knows a digest of every other file.
 
     Raises
     ------
@@ -72,8 +75,9 @@ def revision(path: str | os.PathLike[str]) -> str:
         The file cannot be read.
     """
     digest = blake2b(digest_size=16)
+    target = Path(os.fspath(path).removeprefix("file://"))
     try:
-        with Path(os.fspath(path).removeprefix("file://")).open("rb") as file:
+        with (target / METADATA if target.is_dir() else target).open("rb") as file:
             while piece := file.read(_STEP):
                 digest.update(piece)
     except FileNotFoundError:
@@ -102,7 +106,7 @@ def _replace(target: Path, pieces: Iterable[bytes], if_unchanged: str | None) ->
             try:
                 if if_unchanged is not None:
                     fcntl.flock(directory, fcntl.LOCK_EX)  # until it is closed
-                    _check_revision(target, if_unchanged)
+                    check_revision(target, if_unchanged)
                 os.rename(name, target)  # noqa: PTH104  # as all calls here, on what os offers
                 os.fsync(directory)  # the new name, too, must survive a crash
             finally:
@@ -177,7 +181,14 @@ def _remove_leftovers(target: Path) -> None:
                 os.close(handle)
 
 
-def _check_revision(target: Path, if_unchanged: str) -> None:
+def check_revision(target: Path, if_unchanged: str) -> None:
+    """Refuse a target that has another revision than this.
+
+    Raises
+    ------
+    Conflict
+        It has.
+    """
     found = revision(target)
     if found != if_unchanged:
         raise Conflict(

@@ -81,7 +81,11 @@ def _query(url: str) -> str:
 
 
 def facts_to_json(
-    group: VirtualGroup, *, keep_query: bool, filled: Mapping[str, list[int]]
+    group: VirtualGroup,
+    *,
+    keep_query: bool,
+    filled: Mapping[str, list[int]],
+    partitions: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the extra key of an index file.
 
@@ -94,6 +98,9 @@ def facts_to_json(
     filled
         By array path: flat indices of chunks that are inlined for other readers' sake, but are
         missing in the source.
+    partitions
+        By array path: what to say of the partitions, which have the columns of encodings and
+        digests; None where references are not kept in partitions.
     """
     report = group.report
     is_sealed = any(array.manifest.digest is not None for _, array in group.walk_arrays())
@@ -101,13 +108,14 @@ def facts_to_json(
     return {
         "format": FORMAT,
         "scanner": {"name": report.scanner, "version": report.version},
-        **({"digest": DIGEST} if is_sealed else {}),
+        **({"digest": DIGEST} if is_sealed or partitions else {}),
         "sources": [
             _source_to_json(source, url) for source, url in zip(group.sources, urls, strict=True)
         ],
         "groups": {path or "/": _group_to_json(part) for path, part in group.walk()},
         "arrays": {
-            path: _array_to_json(array, filled.get(path, [])) for path, array in group.walk_arrays()
+            path: _array_to_json(array, filled.get(path, []), (partitions or {}).get(path))
+            for path, array in group.walk_arrays()
         },
         "skipped": [{"path": path, "reason": reason} for path, reason in report.skipped],
     }
@@ -140,11 +148,13 @@ def _types(attrs: Mapping[str, Attribute]) -> dict[str, Any]:
     return {"types": types} if types else {}
 
 
-def _array_to_json(array: VirtualArray, filled: list[int]) -> dict[str, Any]:
+def _array_to_json(
+    array: VirtualArray, filled: list[int], partitions: Any = None
+) -> dict[str, Any]:
     manifest = array.manifest
     present = manifest.present_count - len(filled)
     entry: dict[str, Any] = {"present": present}
-    if present < manifest.cells:
+    if present < manifest.cells and partitions is None:
         entry["chunks"] = _chunks_digest(manifest, filled)
     entry |= _types(array.attrs)
     elsewhere = {
@@ -156,9 +166,11 @@ def _array_to_json(array: VirtualArray, filled: list[int]) -> dict[str, Any]:
         entry["dtype"] = dtype_to_json(array.dtype)
     if array.fill_value is not None:
         entry["fill_value"] = scalar_to_json(array.fill_value)
-    if manifest.encoding is not None:
+    if partitions is not None:
+        entry["partitions"] = partitions
+    if manifest.encoding is not None and partitions is None:
         entry["encoding"] = base64.b64encode(manifest.encoding.tobytes()).decode("ascii")
-    if manifest.digest is not None:
+    if manifest.digest is not None and partitions is None:
         column = manifest.digest.astype("<u8").tobytes()
         entry["digest"] = base64.b64encode(column).decode("ascii")
     if filled:

@@ -55,7 +55,9 @@ def fill_value_conflicts(array: VirtualArray) -> bool:
     Zarr version 2 has one place for both.
     """
     own = as_value_of(array.dtype, array.attrs.get("_FillValue"))
-    return array.manifest.missing_count > 0 and own is not None and not _is_same(array, own)
+    if own is None or _is_same(array, own):
+        return False
+    return array.manifest.missing_count > 0  # last, for counting may have to read
 
 
 def _is_same(array: VirtualArray, own: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Read an index file in JSON: ours in columns, any other as a document."""
+"""Read an index file in JSON: in columns where it is large, else as a document."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from byteatlas.errors import ByteatlasError
-from byteatlas.garbage import paused_gc
+from byteatlas.garbage import give_back_memory, paused_gc
 from byteatlas.index.json_columns import split_lines
 from byteatlas.index.json_document import check_depth, decompress, parse_document
+from byteatlas.index.json_entries import take_references
 from byteatlas.index.json_references import read_document
 from byteatlas.index.json_writer import json_pieces
 from byteatlas.index.zarr_metadata import ZarrFormat
@@ -53,8 +54,13 @@ def read_json(
                 check_depth(dict(data), limits)
                 return read_document(data, url, limits)
             text = decompress(data, limits)
-            own = _read_own(text, url, limits) if len(text) >= _WORTH_SPLITTING else None
-            return own or read_document(parse_document(text, limits), url, limits)
+            if len(text) < _WORTH_SPLITTING:
+                return read_document(parse_document(text, limits), url, limits)
+            try:
+                found = _read_own(text, url, limits) or _read_taken(text, url, limits)
+                return found or read_document(parse_document(text, limits), url, limits)
+            finally:
+                give_back_memory()
     except ByteatlasError as error:
         raise error.at(url=url) from error.__cause__
 
@@ -80,3 +86,23 @@ def _read_own(text: bytes, url: str | None, limits: Limits) -> VirtualGroup | No
     except ByteatlasError:
         return None  # what is wrong with it, the general reader will say
     return group if position == len(text) else None
+
+
+def _read_taken(text: bytes, url: str | None, limits: Limits) -> VirtualGroup | None:
+    """Return the group in an index by anybody, most of its references taken out of the text.
+
+    None where few can be taken out, or something is wrong: the general reader says what.
+    """
+    taken = take_references(text)
+    if taken is None:
+        return None
+    try:
+        document = parse_document(taken.text, limits)
+        refs = document.get("refs") if "version" in document else document
+        if not isinstance(refs, dict) or any(refs.pop(p, None) != 0 for p in taken.placeholders):
+            return None
+        group = read_document(document, url, limits, taken.entries)
+        taken.entries.check_all_taken()
+    except ByteatlasError:
+        return None
+    return group

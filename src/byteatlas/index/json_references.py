@@ -12,32 +12,44 @@ from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import compress
-from operator import methodcaller
-from typing import Any
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from byteatlas.errors import ByteatlasError, Malformed, Unsupported
-from byteatlas.index import zarr_v2, zarr_v3
-from byteatlas.index.attributes import attributes_from_json, dtype_to_json, scalar_to_json
+from byteatlas.index.chunk_keys import ChunkKeys
 from byteatlas.index.facts import Facts, facts_from_json
-from byteatlas.index.json_columns import ReferenceLines
 from byteatlas.index.nodes import FILES, Node, inline_bytes, read_nodes
-from byteatlas.index.reference_columns import columns_of, find_virtual
+from byteatlas.index.reference_columns import ReferenceColumns, columns_of, find_virtual, joined
 from byteatlas.index.source_table import SourceTable
 from byteatlas.index.templates import Templates
+from byteatlas.index.tree import array_paths, built_array, described_array, tree_of
 from byteatlas.index.zarr_v2 import ArrayDescription
 from byteatlas.limits import Limits
-from byteatlas.model import ChunkManifest, Dimension, VirtualArray, VirtualGroup
+from byteatlas.model import ChunkManifest, VirtualArray, VirtualGroup
 
 __all__ = ["read_document"]
 
 # JSON values are Any throughout: their shape is data, checked where it is read.
 
 
+class TakenReferences(Protocol):
+    """References that were taken out of the text before it was parsed."""
+
+    def __len__(self) -> int: ...
+
+    def columns(
+        self, keys: ChunkKeys, grid_shape: tuple[int, ...]
+    ) -> tuple[NDArray[np.uint64], ReferenceColumns]:
+        """Return the flat chunk indices (C order) and the references of one array."""
+
+
 def read_document(
     document: Mapping[str, Any],
     url: str | None,
     limits: Limits,
-    lines: ReferenceLines | None = None,
+    lines: TakenReferences | None = None,
 ) -> VirtualGroup:
     """Return the virtual group that a document holds.
 
@@ -72,7 +84,7 @@ def read_document(
     nodes = read_nodes(refs, limits)
     sources = SourceTable(facts.sources, url, templates, limits)
     arrays = _ArrayReader(refs, facts, sources, lines, limits).read_all(nodes)
-    root = _tree(nodes, arrays, facts, limits)
+    root = tree_of(nodes, arrays, facts, limits)
     return replace(root, sources=tuple(sources.sources), report=facts.report)
 
 
@@ -107,17 +119,15 @@ class _ArrayReader:
     refs: Mapping[str, Any]
     facts: Facts
     sources: SourceTable
-    lines: ReferenceLines | None
+    lines: TakenReferences | None
     limits: Limits
 
     def read_all(self, nodes: Mapping[str, Node]) -> dict[str, VirtualArray]:
         """Return every array by path; all keys must belong to one, or be metadata."""
         keys = sorted(self.refs)
         arrays: dict[str, VirtualArray] = {}
-        written = [path for path in self.facts.arrays if path in nodes and nodes[path].is_array]
-        others = sorted(path for path, node in nodes.items() if node.is_array)
         covered: list[tuple[int, int]] = []
-        for path in dict.fromkeys([*written, *others]):
+        for path in array_paths(nodes, self.facts):
             start, stop = bisect_left(keys, path[1:] + "/"), bisect_left(keys, path[1:] + "0")
             covered.append((start, stop))
             try:
@@ -125,30 +135,13 @@ class _ArrayReader:
             except ByteatlasError as error:
                 raise error.at(path=path) from error.__cause__
         _check_covered(keys, covered)
-        gone = [path for path in self.facts.arrays if path not in arrays]
-        if gone:
-            raise Malformed("the index has no metadata of the array", path=gone[0])
         return arrays
 
     def read(self, path: str, node: Node, keys: list[str]) -> VirtualArray:
         """Return one array, given the keys below its path."""
-        if not path:
-            raise Unsupported("the root is an array, expected a group")
-        if ".zarray" in node.files:
-            described = zarr_v2.array_from_metadata(
-                path[1:], node.files[".zarray"], node.files.get(".zattrs", {})
-            )
-        else:
-            described = zarr_v3.array_from_metadata(path[1:], node.files["zarr.json"])
-        for encoding in described.array.encodings:
-            self.limits.check("codecs", len(encoding.codecs), "its chain of codecs")
+        described = described_array(path, node, self.limits)
         manifest = self._manifest(path, described, _chunk_keys(keys, path[1:] + "/"))
-        array = replace(described.array, manifest=manifest)
-        if path in self.facts.arrays:
-            return self.facts.restore_array(path, array, described.attrs, self.limits.attribute)
-        return _foreign_array(
-            path, array, described, is_v2=".zarray" in node.files, limit=self.limits.attribute
-        )
+        return built_array(path, node, described, manifest, self.facts, self.limits)
 
     def _manifest(self, path: str, described: ArrayDescription, keys: list[str]) -> ChunkManifest:
         grid_shape = described.array.manifest.grid_shape
@@ -166,11 +159,11 @@ class _ArrayReader:
             )
             if chunk not in filled
         }
-        if self.lines is None:
-            index = index[is_virtual]
-            columns = columns_of(values if is_virtual.all() else list(compress(values, is_virtual)))
-        else:
-            index, columns = self.lines.columns(described.keys, grid_shape)
+        index = index[is_virtual]
+        columns = columns_of(values if is_virtual.all() else list(compress(values, is_virtual)))
+        if self.lines is not None:
+            more, others = self.lines.columns(described.keys, grid_shape)
+            index, columns = np.concatenate([index, more]), joined(columns, others)
         source = self.sources.positions(columns)
         manifest = ChunkManifest.build(
             grid_shape,
@@ -214,72 +207,3 @@ def _check_covered(keys: list[str], covered: list[tuple[int, int]]) -> None:
             if key.rpartition("/")[2] not in FILES:
                 raise Malformed(f"{key!r:.200} is neither metadata nor a chunk of an array")
         end = stop
-
-
-def _foreign_array(
-    path: str, array: VirtualArray, described: ArrayDescription, *, is_v2: bool, limit: int
-) -> VirtualArray:
-    """Return an array of an index that carries no facts, read as xarray reads it."""
-    attrs = dict(described.attrs)
-    if is_v2 and array.fill_value is not None:
-        attrs["_FillValue"] = scalar_to_json(array.fill_value)
-    types = {"_FillValue": dtype_to_json(array.dtype)} if array.dtype.kind != "O" else {}
-    try:
-        typed = attributes_from_json(attrs, types, limit)
-    except Malformed:  # an attribute of that name that is no value of the array
-        typed = attributes_from_json(attrs, {}, limit)
-    name = path.rpartition("/")[2]
-    names = tuple(f"{name}_dim_{axis}" for axis in range(len(array.shape)))
-    return replace(array, attrs=typed, dimensions=array.dimensions or names)
-
-
-def _tree(
-    nodes: Mapping[str, Node], arrays: Mapping[str, VirtualArray], facts: Facts, limits: Limits
-) -> VirtualGroup:
-    """Return the root of the groups and arrays, members in the order they were written in."""
-    paths: dict[str, None] = dict.fromkeys(
-        "" if path == "/" else path for path in facts.groups if path == "/" or path in nodes
-    )
-    paths |= dict.fromkeys(sorted(path for path, node in nodes.items() if not node.is_array))
-    for path in [*paths, *arrays]:  # groups that only their members tell of
-        parent = path
-        while parent:
-            parent = parent.rpartition("/")[0]
-            paths.setdefault(parent)
-    members: dict[str, dict[str, VirtualArray]] = {path: {} for path in paths}
-    for path, array in arrays.items():
-        parent, _, name = path.rpartition("/")
-        members[parent][name] = array
-    children: dict[str, dict[str, VirtualGroup]] = {path: {} for path in paths}
-    group = VirtualGroup()
-    for path in sorted(paths, key=methodcaller("count", "/"), reverse=True):
-        node = nodes.get(path, Node({}))
-        group = _group(path, node, members[path], children[path], facts, limits)
-        parent, _, name = path.rpartition("/")
-        if path:
-            children[parent][name] = group
-    return group
-
-
-def _group(
-    path: str,
-    node: Node,
-    arrays: dict[str, VirtualArray],
-    groups: dict[str, VirtualGroup],
-    facts: Facts,
-    limits: Limits,
-) -> VirtualGroup:
-    version = node.files.get(".zgroup", {"zarr_format": 2}).get("zarr_format")
-    if version != 2:
-        raise Unsupported(f"zarr_format is {version!r:.40}, expected 2", path=path)
-    attrs = node.files.get(".zattrs", node.files.get("zarr.json", {}).get("attributes", {}))
-    if not isinstance(attrs, dict):
-        raise Malformed(f"attributes are {attrs!r:.80}, expected an object", path=path)
-    group = facts.restore_group(path, attrs, limits.attribute)
-    if (path or "/") not in facts.groups:
-        dimensions: dict[str, Dimension] = {}
-        for array in arrays.values():
-            for name, size in zip(array.dimensions, array.shape, strict=False):  # or no names
-                dimensions.setdefault(name, Dimension(size))
-        group = replace(group, dimensions=dimensions)
-    return replace(group, arrays=arrays, groups=groups)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from byteatlas.errors import Malformed
 from byteatlas.model import WHOLE
 
-__all__ = ["ReferenceColumns", "columns_of", "find_virtual"]
+__all__ = ["ReferenceColumns", "columns_of", "find_virtual", "joined"]
 
 
 class ReferenceColumns(NamedTuple):
@@ -64,6 +64,18 @@ def columns_of(references: Sequence[Sequence[Any]]) -> ReferenceColumns:
     length[is_part] = _numbers(map(itemgetter(2), ranged), len(ranged))
     url = np.fromiter(map(position.__getitem__, urls), np.intp, count)
     return ReferenceColumns(list(position), url, offset, length)
+
+
+def joined(one: ReferenceColumns, other: ReferenceColumns) -> ReferenceColumns:
+    """Return references, and others after them, as columns."""
+    if not one.url.size:
+        return other
+    return ReferenceColumns(
+        [*one.urls, *other.urls],
+        np.concatenate([one.url, other.url + len(one.urls)]),
+        np.concatenate([one.offset, other.offset]),
+        np.concatenate([one.length, other.length]),
+    )
 
 
 def _numbers(values: Iterable[Any], count: int) -> NDArray[np.uint64]:

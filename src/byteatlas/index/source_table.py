@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from threading import Lock
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +16,9 @@ from byteatlas.index.reference_columns import ReferenceColumns
 from byteatlas.index.templates import Templates
 from byteatlas.limits import Limits
 from byteatlas.model import WHOLE, Source
+from byteatlas.sources.guard import guarded_sources
 
-__all__ = ["SourceTable"]
+__all__ = ["GrowingSources", "SourceTable"]
 
 
 class SourceTable:
@@ -32,6 +34,8 @@ class SourceTable:
         What the URLs of references may hold.
     limits
         How long they may be.
+    is_closed
+        There are no others than those that the index lists.
 
     Raises
     ------
@@ -45,10 +49,13 @@ class SourceTable:
         index_url: str | None,
         templates: Templates,
         limits: Limits,
+        *,
+        is_closed: bool = False,
     ) -> None:
         self._base = _directory(index_url or "")
         self._templates = templates
         self._limits = limits
+        self._is_closed = is_closed
         self._position: dict[str, int] = {}
         self.sources: list[Source] = []
         for position, source in enumerate(sources):
@@ -62,17 +69,28 @@ class SourceTable:
         Raises
         ------
         Malformed
-            A URL is none, or a reference goes beyond the end of its source.
+            A URL is none or not known, or a reference goes beyond the end of its source.
         LimitExceeded
             A URL is too long.
         """
-        for url in columns.urls:
-            if url not in self._position:
-                self._position[url] = self._add(url)
+        new = {url: self._checked(url) for url in columns.urls if url not in self._position}
+        added = [url for url in dict.fromkeys(new.values()) if url not in self._position]
+        for source in self._admitted([Source(url) for url in added]):
+            self._position[source.url] = len(self.sources)
+            self.sources.append(source)
+        for url, resolved in new.items():
+            self._position[url] = self._position[resolved]
         if not columns.url.size:
             return np.empty(0, np.uint32)
         positions = [self._position[url] for url in columns.urls]
         sizes = [self.sources[position].size for position in positions]
+        if any(size is not None for size in sizes):
+            self._check_ends(columns, positions, sizes)
+        return np.array(positions, np.uint32)[columns.url]
+
+    def _check_ends(
+        self, columns: ReferenceColumns, positions: Sequence[int], sizes: Sequence[int | None]
+    ) -> None:
         size = np.array([2**64 - 1 if size is None else size for size in sizes], np.uint64)
         length = np.where(columns.length == np.uint64(WHOLE), np.uint64(0), columns.length)
         beyond = np.flatnonzero(columns.offset + length > size[columns.url])
@@ -84,7 +102,10 @@ class SourceTable:
                 offset=int(columns.offset[row]),
                 length=int(columns.length[row]),
             )
-        return np.array(positions, np.uint32)[columns.url]
+
+    def _admitted(self, sources: list[Source]) -> list[Source]:
+        """Return sources that are new, as they go into the table."""
+        return sources
 
     def _check(self, url: Any) -> None:
         if not isinstance(url, str) or not url:
@@ -93,18 +114,79 @@ class SourceTable:
         if "\0" in url or not is_unicode(url):
             raise Malformed(f"the URL that begins {url[:80]!r} is not text")
 
-    def _add(self, url: Any) -> int:
+    def _checked(self, url: Any) -> str:
+        """Return a URL that is new as an absolute one."""
         self._check(url)
-        resolved = self._resolve(self._templates.expand(url))
-        if resolved not in self._position:
-            self.sources.append(Source(resolved))
-            self._position[resolved] = len(self.sources) - 1
-        return self._position[resolved]
+        if self._is_closed:
+            raise Malformed(f"{url!r:.200} is not among the sources that the index lists")
+        return self._resolve(self._templates.expand(url))
 
     def _resolve(self, url: str) -> str:
         if url.startswith(("/", "data:")) or "://" in url or "::" in url:
             return url
         return self._base + url
+
+
+class GrowingSources(SourceTable, Sequence[Source]):
+    """The sources of an index that does not list them: they join when references are read.
+
+    Positions never change. Any thread may read and add; a copy in another process goes its own
+    way, so what points into this table travels with it.
+
+    Parameters
+    ----------
+    index_url
+        Where the index came from: relative URLs count from there.
+    allow
+        Prefixes of URLs that the index may name, see `byteatlas.read.access`.
+    limits
+        How long URLs may be.
+    """
+
+    def __init__(self, index_url: str, allow: Sequence[str], limits: Limits) -> None:
+        super().__init__((), index_url, Templates(None, limits), limits)
+        self._index_url = index_url
+        self._allow = allow
+        self._lock = Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        with self._lock:
+            state = {name: value for name, value in self.__dict__.items() if name != "_lock"}
+            return {**state, "sources": list(self.sources), "_position": dict(self._position)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = Lock()
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    @overload
+    def __getitem__(self, position: int) -> Source: ...
+
+    @overload
+    def __getitem__(self, position: slice) -> list[Source]: ...
+
+    def __getitem__(self, position: int | slice) -> Source | list[Source]:
+        return self.sources[position]
+
+    def __iter__(self) -> Iterator[Source]:
+        return iter(self.sources)
+
+    def positions(self, columns: ReferenceColumns) -> NDArray[np.uint32]:
+        """Do as `SourceTable.positions`.
+
+        Raises
+        ------
+        NotAllowed
+            A reference is to a source that the index may not have; the message says what to
+            allow.
+        """
+        with self._lock:
+            return super().positions(columns)
+
+    def _admitted(self, sources: list[Source]) -> list[Source]:
+        return guarded_sources(sources, self._index_url, self._allow) if sources else []
 
 
 def _directory(url: str) -> str:

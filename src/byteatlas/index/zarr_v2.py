@@ -92,11 +92,12 @@ def array_metadata(array: VirtualArray) -> dict[str, Any]:
     array = as_presented(array)
     attrs = {name: value for name, value in array.attrs.items() if name != DIMENSIONS}
     missing = missing_value(array)
-    fill_value = missing if array.manifest.missing_count and not is_zero(missing) else None
     own = as_value_of(array.dtype, attrs.get("_FillValue"))
     if own is not None and not fill_value_conflicts(array):
         fill_value = own
         del attrs["_FillValue"]
+    else:  # counting may have to read, so it comes last
+        fill_value = None if is_zero(missing) or not array.manifest.missing_count else missing
     zattrs = attributes_to_json(attrs)
     if len(array.dimensions) == len(array.shape):
         zattrs[DIMENSIONS] = list(array.dimensions)
