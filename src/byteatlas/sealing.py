@@ -15,8 +15,8 @@ from byteatlas.errors import ByteatlasError, Malformed, ShortRead
 from byteatlas.limits import Limits
 from byteatlas.model import WHOLE, ByteRange, Source, VirtualArray, VirtualGroup, as_view
 from byteatlas.read.access import is_local, options_for
+from byteatlas.read.costs import LOCAL, REMOTE, Costs, merge_parts
 from byteatlas.read.digests import digests_of
-from byteatlas.read.plan import LOCAL, REMOTE, Costs, merge_parts
 from byteatlas.sources import ByteSource, Trace, open_source
 from byteatlas.sources.credentials import prepared
 

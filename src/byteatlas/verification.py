@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from byteatlas.errors import MissingDependency, SourceChanged, Unsupported
+from byteatlas.index.lazy_manifest import with_all_sources
 from byteatlas.model import Skipped, Source, VirtualArray, VirtualGroup
 from byteatlas.opening import Target, open_index
 from byteatlas.read import Reader
@@ -120,7 +121,7 @@ def verify(
     SourceError
         The source cannot be read.
     """
-    group = open_index(index, storage_options=storage_options, allow=allow)
+    group = with_all_sources(open_index(index, storage_options=storage_options, allow=allow))
     stale = find_changed(group.sources, storage_options=storage_options)
     if stale:
         return VerifyReport(library="", stale=stale, skipped=group.report.skipped)
@@ -194,7 +195,7 @@ def _compare(
 
 
 def find_changed(
-    sources: tuple[Source, ...], *, storage_options: Mapping[str, Any] | None = None
+    sources: Sequence[Source], *, storage_options: Mapping[str, Any] | None = None
 ) -> tuple[SourceChanged, ...]:
     """Look at each source, one HEAD request or so, and return what changed since the scan.
 

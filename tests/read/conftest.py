@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numcodecs
@@ -13,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from byteatlas.model import WHOLE, Buffer, ChunkManifest, Codec, Encoding, VirtualArray
+from byteatlas.testing import RangeServer
 
 SHUFFLE_ZLIB = (Codec("shuffle", {"elementsize": 4}), Codec("zlib", {"level": 1}))
 
@@ -113,3 +115,16 @@ def build(
         fill_value=fill_value,
     )
     return Made(array, expected, [FakeSource(bytes(one)) for one in data])
+
+
+@pytest.fixture(params=["local", "http"])
+def placed(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[bytes], str]]:
+    """Return a function that puts bytes somewhere, and gives their URL."""
+    with RangeServer(tmp_path) as server:
+
+        def place(data: bytes) -> str:
+            (tmp_path / "data.bin").write_bytes(data)
+            is_local = request.param == "local"
+            return str(tmp_path / "data.bin") if is_local else server.url("data.bin")
+
+        yield place

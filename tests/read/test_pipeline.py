@@ -3,6 +3,7 @@
 import threading
 import time
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,14 +13,18 @@ from hypothesis.extra.numpy import basic_indices
 
 from byteatlas.errors import Malformed, ShortRead, SourceMissing
 from byteatlas.model import WHOLE, ChunkManifest, Codec, Encoding, VirtualArray
-from byteatlas.read import LOCAL, REMOTE, decode_chunk, execute, plan_read
+from byteatlas.read import LOCAL, REMOTE, Job, execute, plan_read
+from byteatlas.read.placing import Target
 
 from .conftest import SHUFFLE_ZLIB, FakeSource, build
 
 
 def read(made, selection=..., costs=REMOTE, path="/group/temp"):
-    plan = plan_read(made.array, selection, costs)
-    return execute(plan, made.array, lambda position: made.sources[position], path)
+    return read_from(made.array, lambda position: made.sources[position], selection, costs, path)
+
+
+def read_from(array, source, selection=..., costs=LOCAL, path=""):
+    return execute([Job(plan_read(array, selection, costs), array, path)], source, costs)[0]
 
 
 @settings(deadline=None, max_examples=300)
@@ -31,10 +36,12 @@ def test_any_selection_of_any_layout_equals_the_values(data):
     some = st.lists(st.integers(0, cells - 1), max_size=cells).map(tuple)
     dtype = data.draw(st.sampled_from(["<i4", ">i4", "<f8", "|i1", "|S3", "<c8", "|b1"]), "dtype")
     values = np.arange(int(np.prod(shape))).astype(dtype).reshape(shape)
+    shuffle = Codec("shuffle", {"elementsize": values.itemsize})
+    codecs = [(), (Codec("zlib"),), (Codec("fletcher32"),), (shuffle,), (shuffle, Codec("zlib"))]
     made = build(
         values,
         chunk_shape,
-        codecs=data.draw(st.sampled_from([(), (Codec("zlib"),), (Codec("fletcher32"),)]), "codecs"),
+        codecs=data.draw(st.sampled_from(codecs), "codecs"),
         gap=data.draw(st.sampled_from([0, 7]), "gap"),
         sources=data.draw(st.integers(1, 3), "sources"),
         missing=data.draw(some, "missing"),
@@ -90,7 +97,7 @@ def test_chunks_of_several_encodings_are_each_decoded_by_their_own():
     encodings = (Encoding((Codec("zlib"),)), Encoding())
     array = VirtualArray((8,), values.dtype, (2,), manifest, encodings=encodings)
     source = FakeSource(b"".join(chunks))
-    result = execute(plan_read(array, ..., LOCAL), array, lambda _: source)
+    result = read_from(array, lambda _: source)
     np.testing.assert_array_equal(result, values)
 
 
@@ -100,7 +107,7 @@ def test_strings_are_objects_and_missing_ones_are_empty():
     array = VirtualArray(
         (4,), np.dtype(object), (2,), manifest, encodings=(Encoding((Codec("vlen-utf8"),)),)
     )
-    result = execute(plan_read(array, ..., LOCAL), array, lambda _: None)
+    result = read_from(array, lambda _: None)
     assert result.dtype == object
     assert result.tolist() == ["", "", "é", ""]
 
@@ -121,59 +128,45 @@ def test_an_open_ended_chunk_reaches_to_the_end_of_its_source():
         (6,), values.dtype, (6,), manifest, encodings=(Encoding((Codec("zlib"),)),)
     )
     source = FakeSource(data)
-    result = execute(plan_read(array, ..., REMOTE), array, lambda _: source)
+    result = read_from(array, lambda _: source, costs=REMOTE)
     np.testing.assert_array_equal(result, values)
 
 
 def test_a_large_read_is_decoded_on_several_threads(make_array, monkeypatch):
-    monkeypatch.setattr("byteatlas.read.pipeline._worker_count", lambda: 4)
+    monkeypatch.setattr("byteatlas.read.pipeline.worker_count", lambda: 2)
     values = np.arange(2**18, dtype="<f4").reshape(256, 1024)
     made = make_array(values, (2, 1024), codecs=SHUFFLE_ZLIB, gap=10**6)
     seen = set()
-    decoder = decode_chunk
+    put = Target.put
 
     def spy(*arguments):
-        seen.add(threading.current_thread().name)
+        seen.add(threading.current_thread())
         time.sleep(0.001)
-        return decoder(*arguments)
+        put(*arguments)
 
-    monkeypatch.setattr("byteatlas.read.pipeline.decode_chunk", spy)
+    monkeypatch.setattr(Target, "put", spy)
     np.testing.assert_array_equal(read(made), values)
-    assert len(seen) > 1
-    assert all(name.startswith("byteatlas-decode") for name in seen)
+    assert len(seen) == 2
+    assert threading.current_thread() in seen
 
 
-def test_waiting_bytes_are_bounded(make_array, monkeypatch):
-    monkeypatch.setattr("byteatlas.read.pipeline._worker_count", lambda: 2)
-    monkeypatch.setattr("byteatlas.read.pipeline.MAX_WAITING", 10_000)
-    values = np.arange(2**17, dtype="<f4").reshape(128, 1024)
-    made = make_array(values, (1, 1024), gap=10**6, codecs=(Codec("fletcher32"),))
-    held, most = 0, 0
-    guard = threading.Lock()
-    decoder = decode_chunk
-
-    def slow(*arguments):
-        nonlocal held
-        time.sleep(0.001)
-        result = decoder(*arguments)
-        with guard:
-            held -= 1
-        return result
-
-    stream = made.sources[0].stream
-
-    def counted(offset, length):
-        nonlocal held, most
-        for item in stream(offset, length):
-            with guard:
-                held += 1
-                most = max(most, held)
-            yield item
-
-    monkeypatch.setattr("byteatlas.read.pipeline.decode_chunk", slow)
-    monkeypatch.setattr(made.sources[0], "stream", counted)
-    np.testing.assert_array_equal(read(made), values)
-    assert most <= 10_000 // 4100 + 2
+def test_several_arrays_are_read_together(make_array):
+    values = np.arange(100, dtype="<f4"), np.arange(60, dtype=">i2").reshape(6, 10)
+    made = [
+        make_array(values[0], (10,), codecs=SHUFFLE_ZLIB, gap=3),
+        make_array(values[1], (4, 4), missing=(1,), fill_value=np.int16(7)),
+    ]
+    source = FakeSource(made[0].sources[0].data + made[1].sources[0].data)
+    second = made[1].array
+    shifted = replace(
+        second.manifest, offset=second.manifest.offset + np.uint64(len(made[0].sources[0].data))
+    )
+    arrays = made[0].array, replace(second, manifest=shifted)
+    jobs = [Job(plan_read(one, ..., LOCAL), one) for one in arrays]
+    results = execute(jobs, lambda _: source, LOCAL)
+    for result, one in zip(results, made, strict=True):
+        assert result.dtype == one.values.dtype
+        np.testing.assert_array_equal(result, one.values)
 
 
 # Errors: where, and never a value instead.

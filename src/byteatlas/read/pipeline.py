@@ -1,78 +1,76 @@
-"""Carry out a read plan: fetch, decode and place, all at the same time.
+"""Carry out read plans: fetch, decode and place, all at the same time.
 
-Fetches of one source arrive as a stream, several sources are streamed side by side, and each
-fetch is decoded on a pool of threads straight into the result, in any order. Undecoded bytes are
-bounded. The first error ends the read: a result is complete or there is none.
+The bytes of all sources come as one stream, from which the reading thread and some helpers take
+what is there, and decode it straight into the results, in any order. Undecoded bytes are
+bounded. The first error ends the read: a result is complete or there is none, unless the caller
+asks for chunks that cannot be read to be filled.
 """
 
 from __future__ import annotations
 
-import math
-import os
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
-from dataclasses import dataclass
-from threading import Event
-from types import EllipsisType
-from typing import Any, Protocol, TypeAlias, TypeVar
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from byteatlas.codecs import decode, decode_objects
-from byteatlas.errors import ByteatlasError, ShortRead
-from byteatlas.limits import Limits
-from byteatlas.model import WHOLE, Buffer, VirtualArray
+from byteatlas.errors import ByteatlasError, Malformed, ShortRead, SourceMissing, without_query
+from byteatlas.model import Buffer, VirtualArray
+from byteatlas.read.costs import Costs
 from byteatlas.read.digests import check_digests
+from byteatlas.read.fetches import FetchPlan, alone, in_result, part_columns, plan_fetches
+from byteatlas.read.filled import FilledChunk, concerns_one_chunk, filling_value
+from byteatlas.read.kept import KEPT, KeptStream, after_reading, flush, held_parts
+from byteatlas.read.placing import Target
 from byteatlas.read.plan import ReadPlan
-from byteatlas.read.selection import Axis
+from byteatlas.read.workers import work_together, worker_count
+from byteatlas.sources import ByteSource
+from byteatlas.sources.cached_source import CachedSource
+from byteatlas.sources.streaming import Stream, stream_from
 
-__all__ = ["Streamed", "decode_chunk", "execute"]
+__all__ = ["Job", "execute"]
 
-T = TypeVar("T")
-BoxIndex: TypeAlias = tuple[slice | EllipsisType, ...]
-
+MOST_WAITING = 2**24
+"""Bytes of all sources together that may wait to be kept in a cache."""
 SMALL = 2**18
-"""Reads of fewer decoded bytes are decoded by the calling thread."""
-MAX_WAITING = 2**26
-"""Fetched bytes that may wait for decoding, besides those of one fetch."""
-MAX_STREAMS = 16
-"""Sources that are streamed side by side."""
+"""Reads of fewer decoded bytes are decoded by the calling thread alone."""
 
 
-class Streamed(Protocol):
-    """The part of a byte source that reading needs."""
+class Job(NamedTuple):
+    """One array of a read."""
 
-    url: str
-
-    def stream(
-        self, offset: NDArray[np.uint64], length: NDArray[np.uint64]
-    ) -> Iterator[tuple[int, Buffer]]:
-        """Yield (row, bytes) as they arrive, one request per row."""
+    plan: ReadPlan
+    array: VirtualArray
+    path: str = ""
+    """Of the array, for error messages."""
+    out: NDArray[Any] | None = None
+    """Memory for the result before it is arranged: writable, contiguous, of its shape and type."""
 
 
 def execute(
-    plan: ReadPlan, array: VirtualArray, source: Callable[[int], Streamed], path: str = ""
-) -> NDArray[Any]:
-    """Fetch, decode and arrange what a plan asks for.
+    jobs: Sequence[Job],
+    source: Callable[[int], ByteSource],
+    costs: Costs,
+    filled: list[FilledChunk] | None = None,
+) -> list[NDArray[Any]]:
+    """Fetch, decode and arrange what some plans ask for, all together.
 
     Parameters
     ----------
-    plan
-        Made for `array`.
-    array
-        What is read.
+    jobs
+        Arrays that share a table of sources, and a plan for each.
     source
         Gives the byte source at a position in the table of sources.
-    path
-        Of the array, for error messages.
+    costs
+        By which parts are merged into fetches.
+    filled
+        Where chunks are noted that cannot be read, and are filled then. None: they are errors.
 
     Returns
     -------
-    ndarray
-        Of the array's dtype, byte order included; shaped as the selection asks.
+    list of ndarray
+        For each job: of its array's dtype, byte order included; shaped as its selection asks.
 
     Raises
     ------
@@ -81,248 +79,319 @@ def execute(
     Malformed, Unsupported
         A chunk cannot be decoded.
     """
-    work = _Work(plan, array, _blank(plan, array), Event())
+    targets = [_target(job) for job in jobs]
+    wanted = _place_kept(jobs, targets, source)
+    fetches = plan_fetches([job.plan for job in jobs], costs, wanted)
+    _Work(jobs, targets, fetches, filled).run(source)
+    return [job.plan.arrange(target.result) for job, target in zip(jobs, targets, strict=True)]
+
+
+def _target(job: Job) -> Target:
     try:
-        work.place_inlined()
-        sources, first = np.unique(plan.fetch_source, return_index=True)
-        bounds = [*first.tolist(), plan.fetch_source.size]
-        with _decoders(work.result.nbytes) as pool:
-            if len(sources) < 2:
-                for position in sources.tolist():
-                    work.stream(source(position), 0, bounds[1], pool)
-            else:
-                _side_by_side(work, source, sources.tolist(), bounds, pool)
+        return Target(job.plan, job.array, job.out)
     except ByteatlasError as error:
-        error.at(path=path)
-        raise
-    return plan.arrange(work.result)
+        raise error.at(path=job.path) from error.__cause__
 
 
-def _blank(plan: ReadPlan, array: VirtualArray) -> NDArray[Any]:
-    """Allocate the result, filled where chunks are missing from the source by design."""
-    fill = array.fill_value
-    if not plan.has_missing:
-        return np.empty(plan.shape, array.dtype)
-    if array.dtype == object:
-        return np.full(plan.shape, "" if fill is None else fill, object)
-    if fill is None:
-        return np.zeros(plan.shape, array.dtype)
-    return np.full(plan.shape, fill, array.dtype)
+def _place_kept(
+    jobs: Sequence[Job], targets: Sequence[Target], source: Callable[[int], ByteSource]
+) -> list[NDArray[np.bool_]] | None:
+    """Place what a cache has; return which parts of each plan are wanted still, None for all."""
+    plans = [job.plan for job in jobs]
+    held = held_parts(plans, source)
+    if held is None:
+        return None
+    work = _KeptWork(jobs, targets, plan_fetches(plans, KEPT, held), None)
+    work.take(source)
+    wanted = [~mine for mine in held]
+    for number, cells in work.lost.items():
+        wanted[number] |= np.isin(plans[number].cell, cells)
+    return wanted
 
 
-@contextmanager
-def _decoders(nbytes: int) -> Iterator[ThreadPoolExecutor | None]:
-    """Give a pool of threads for decoding, or None where it would not pay."""
-    workers = _worker_count()
-    if nbytes < SMALL or workers < 2:
-        yield None
-        return
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="byteatlas-decode")
-    try:
-        yield pool
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+class _Work:
+    """One read: what to fetch, and the results that fill up."""
 
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        targets: Sequence[Target],
+        fetches: FetchPlan,
+        filled: list[FilledChunk] | None,
+    ) -> None:
+        self.jobs = jobs
+        self.targets = targets
+        self.fetches = fetches
+        self.filled = filled
+        self.used, self.owner = np.unique(fetches.source, return_inverse=True)
+        self.sources: list[ByteSource] = []
+        self.urls: list[str] = []
+        self.bounds: list[int] = fetches.bounds.tolist()
+        self.waiting = 0
+        """Bytes that wait to be kept in a cache, about."""
+        self.direct = in_result([job.plan for job in jobs], fetches)
+        self.given: dict[int, memoryview] = {}
 
-def _worker_count() -> int:
-    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min(own or 1, 8)
+    def run(self, source: Callable[[int], ByteSource]) -> None:
+        """Place all chunks, inlined ones first."""
+        for job, target in zip(self.jobs, self.targets, strict=True):
+            pairs = zip(job.plan.inlined.tolist(), job.plan.inlined_data, strict=True)
+            for cell, data in pairs:
+                self.place_one(job, target, cell, data, 0, None)
+            if self.filled is None and job.plan.missing_bytes is not None:
+                raise _first_too_short(job, source)
+        self.fetch(source)
 
-
-def _side_by_side(
-    work: _Work,
-    source: Callable[[int], Streamed],
-    positions: list[int],
-    bounds: list[int],
-    pool: ThreadPoolExecutor | None,
-) -> None:
-    """Stream several sources on some threads; the first error ends all of them."""
-
-    def stream(position: int, first: int, stop: int) -> None:
-        if not work.failed.is_set():
-            work.stream(source(position), first, stop, pool)
-
-    with ThreadPoolExecutor(min(len(positions), MAX_STREAMS), "byteatlas-stream") as threads:
-        spans = zip(positions, bounds[:-1], bounds[1:], strict=True)
-        futures = [threads.submit(stream, *span) for span in spans]
+    def fetch(self, source: Callable[[int], ByteSource]) -> None:
+        """Fetch, decode and place all chunks that are not inlined."""
+        if not self.owner.size:
+            return
+        self.sources = sources = [source(position) for position in self.used.tolist()]
+        self.urls = [one.url for one in sources]
+        fetches, into = self.fetches, None if self.direct is None else self.into
         try:
-            for future in as_completed(futures):
-                future.result()
-        except BaseException:
-            work.failed.set()
+            with after_reading(sources):
+                self.take_all(
+                    stream_from(sources, self.owner, fetches.offset, fetches.length, into)
+                )
+        except ByteatlasError as error:
+            if error.path is None:
+                error.at(path=self.jobs[self.job_of(error)].path)
             raise
 
+    def take_all(self, opened: Stream) -> None:
+        """Decode and place all that a stream has, with the help of other threads."""
+        helpers = 0
+        if self.owner.size > 1 and sum(target.result.nbytes for target in self.targets) >= SMALL:
+            helpers = min(worker_count(), self.owner.size) - 1
+        with opened as stream:
+            work_together(lambda: self.take_from(stream), stream.stop, helpers)
 
-@dataclass(frozen=True, slots=True)
-class _Work:
-    """One read: the plan, and the result that fills up."""
+    def job_of(self, error: ByteatlasError) -> int:
+        """Return the number of the first job that wants what a source could not give."""
+        if self.fetches.plan is None:
+            return 0
+        urls = np.array([without_query(url) for url in self.urls])[self.owner]
+        mine = np.flatnonzero((urls == error.url) & (self.fetches.offset >= (error.offset or 0)))
+        return int(self.fetches.plan[self.bounds[int(mine[0]) if mine.size else 0]])
 
-    plan: ReadPlan
-    array: VirtualArray
-    result: NDArray[Any]
-    failed: Event
-    """Set when another source failed, and this one need not go on."""
+    def take_from(self, stream: Stream) -> None:
+        """Decode and place what a stream has, until it has no more."""
+        for fetch, data in stream:
+            if isinstance(data, ByteatlasError):
+                self.refuse(fetch, data)
+            else:
+                self.place(fetch, data)
+                self.keep(fetch, data)
 
-    def stream(
-        self, source: Streamed, first: int, stop: int, pool: ThreadPoolExecutor | None
-    ) -> None:
-        """Fetch the plan's fetches from `first` up to `stop`, all of one source, and place them."""
-        offset = self.plan.fetch_offset[first:stop].astype(np.uint64)
-        length = self.plan.fetch_length[first:stop].astype(np.uint64)  # -1 becomes WHOLE
-        waiting: deque[tuple[int, Future[None]]] = deque()
-        held = 0
-        with _closed_after(source.stream(offset, length)) as arrivals:
-            for row, data in arrivals:
-                if self.failed.is_set():
-                    return
-                if length[row] not in (len(data), WHOLE):
-                    raise ShortRead(
-                        f"{len(data)} bytes arrived",
-                        offset=int(offset[row]),
-                        length=int(length[row]),
-                    ).at(url=source.url)
-                if pool is None:
-                    self.place(first + row, data, source.url)
-                    continue
-                waiting.append((len(data), pool.submit(self.place, first + row, data, source.url)))
-                held += len(data)
-                while waiting and (held > MAX_WAITING or waiting[0][1].done()):
-                    size, oldest = waiting.popleft()
-                    oldest.result()
-                    held -= size
-        for _, future in waiting:
-            future.result()
+    def keep(self, fetch: int, data: Buffer) -> None:
+        """Let a cache, if there is one, keep the parts of a fetch that could all be placed."""
+        cached = self.sources[int(self.owner[fetch])]
+        if isinstance(cached, CachedSource) and not self.filled:
+            offset, length = self.part_columns
+            parts = slice(self.bounds[fetch], self.bounds[fetch + 1])
+            self.waiting += cached.keep_parts(
+                int(self.fetches.offset[fetch]), data, offset[parts], length[parts]
+            )
+            if self.waiting > MOST_WAITING:
+                self.waiting = 0
+                flush(self.sources)
 
-    def place(self, fetch: int, data: Buffer, url: str) -> None:
-        """Decode all parts of one fetch into the result."""
-        plan = self.plan
-        parts = slice(int(plan.bounds[fetch]), int(plan.bounds[fetch + 1]))
-        cells = _coordinates(plan.cell[parts], plan.touched)
-        offset = plan.offset[parts].tolist()
-        length = plan.length[parts].tolist()
-        encoding = [0] * len(cells) if plan.encoding is None else plan.encoding[parts].tolist()
-        origin = int(plan.fetch_offset[fetch])
+    @cached_property
+    def part_columns(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Offset and length of each part, in the order of the fetches."""
+        return part_columns([job.plan for job in self.jobs], self.fetches)
+
+    def into(self, fetch: int) -> memoryview | None:
+        """Return the place in a result where the bytes of a fetch belong as they are."""
+        assert self.direct is not None
+        position = int(self.direct[fetch])
+        if position < 0:
+            return None
+        number = 0 if self.fetches.plan is None else int(self.fetches.plan[self.bounds[fetch]])
+        place = self.targets[number].bytes_at(position, int(self.fetches.length[fetch]))
+        self.given[fetch] = place
+        return place
+
+    def place(self, fetch: int, data: Buffer) -> None:
+        """Decode all parts of one fetch into the results."""
+        length = int(self.fetches.length[fetch])
+        if length not in (len(data), -1):
+            self.refuse(fetch, ShortRead(f"{len(data)} bytes arrived"))
+            return
+        if self.direct is not None:
+            if self.given.pop(fetch, None) is data:
+                return
+            place = self.into(fetch)
+            if place is not None:
+                place[:] = data  # type: ignore[assignment]  # any buffer will do
+                return
+        first, stop = self.bounds[fetch], self.bounds[fetch + 1]
+        origin = int(self.fetches.offset[fetch])
+        url = self.urls[int(self.owner[fetch])]
         view = memoryview(data)  # type: ignore[arg-type]  # numpy arrays are buffers too
-        stops = [
-            at - origin + count if count >= 0 else None
-            for at, count in zip(offset, length, strict=True)
+        for number, rows in self.rows_of(first, stop):
+            self.place_parts(self.jobs[number], self.targets[number], rows, view, origin, url)
+
+    def rows_of(self, first: int, stop: int) -> list[tuple[int, slice | NDArray[np.int64]]]:
+        """Return the plans that some parts are of, and their rows there."""
+        plan, part = self.fetches.plan, self.fetches.part
+        if plan is None or part is None:
+            return [(0, slice(first, stop))]
+        numbers = plan[first:stop]
+        if (numbers == numbers[0]).all():
+            return [(int(numbers[0]), part[first:stop])]
+        return [
+            (number, part[first:stop][numbers == number]) for number in np.unique(numbers).tolist()
         ]
-        chunks = [view[at - origin : stop] for at, stop in zip(offset, stops, strict=True)]
+
+    def place_parts(
+        self,
+        job: Job,
+        target: Target,
+        rows: slice | NDArray[np.int64],
+        view: memoryview,
+        origin: int,
+        url: str,
+    ) -> None:
+        """Decode parts of one plan, whose bytes begin at `origin` of their source."""
+        plan = job.plan
+        offsets: list[int] = plan.offset[rows].tolist()
+        lengths: list[int] = plan.length[rows].tolist()
+        chunks = [
+            view[at - origin : at - origin + count] if count >= 0 else view[at - origin :]
+            for at, count in zip(offsets, lengths, strict=True)
+        ]
+        cells: list[int] = plan.cell[rows].tolist()
+        by = [0] * len(cells) if plan.encoding is None else plan.encoding[rows].tolist()
+        faults: list[int] = [0] * len(cells)
+        if plan.missing_bytes is not None:
+            faults = plan.missing_bytes[rows].tolist()
+        wrong: dict[int, ByteatlasError] = {}
         if plan.digest is not None:
-            try:
-                check_digests(chunks, plan.digest[parts], offset)
-            except ByteatlasError as error:
-                error.at(url=url)
-                raise
+            wrong = self.unlike(chunks, plan.digest[rows], offsets)
         if plan.start is not None:
-            starts = plan.start[parts].tolist()
+            starts = plan.start[rows].tolist()
             chunks = [chunk[start:] for chunk, start in zip(chunks, starts, strict=True)]
-        for cell, at, chunk, by in zip(cells, offset, chunks, encoding, strict=True):
+        put = target.put_part if plan.is_partial else None
+        for number, (cell, chunk) in enumerate(zip(cells, chunks, strict=True)):
             try:
-                self.place_cell(cell, chunk, by, is_partial=plan.is_partial)
+                if faults[number]:
+                    raise _too_short(lengths[number], faults[number])
+                if number in wrong:
+                    raise wrong[number]
+                if put is not None:
+                    put(cell, chunk)
+                else:
+                    target.put(cell, chunk, by[number])
             except ByteatlasError as error:
+                at = offsets[number]
                 if error.length is None and error.offset in (None, at):
                     error.length = len(chunk)
-                error.at(url=url, offset=at)
-                raise
+                self.blame(error.at(url=url, offset=at), job, target, cell)
 
-    def place_inlined(self) -> None:
-        """Decode the chunks that the manifest holds itself."""
-        cell, index = self.plan.inlined
-        cells = _coordinates(cell, self.plan.touched)
-        inline = self.array.manifest.inline
-        for at, flat in zip(cells, index.tolist(), strict=True):
-            self.place_cell(at, memoryview(inline[flat]), 0, is_partial=False)
+    def unlike(
+        self, chunks: list[memoryview], digest: NDArray[np.uint64], offset: list[int]
+    ) -> dict[int, ByteatlasError]:
+        """Return which chunks are not those that were sealed."""
+        wrong: dict[int, ByteatlasError] = {}
+        try:
+            check_digests(chunks, digest, offset)
+        except ByteatlasError as first:
+            if self.filled is None:
+                return {offset.index(first.offset or 0): first}
+            for number, chunk in enumerate(chunks):
+                try:
+                    check_digests([chunk], digest[number : number + 1], offset[number:])
+                except ByteatlasError as error:
+                    wrong[number] = error
+        return wrong
 
-    def place_cell(
-        self, cell: Sequence[int], data: memoryview, encoding: int, *, is_partial: bool
+    def place_one(
+        self, job: Job, target: Target, cell: int, data: Buffer, encoding: int, url: str | None
     ) -> None:
-        """Decode one chunk, or what was read of it, and put what is wanted of it in its place."""
-        array, taken = self.array, list(zip(self.plan.axes, cell, strict=True))
-        box: NDArray[Any]
-        if is_partial:
-            shape = tuple(int(axis.last[at] - axis.first[at]) + 1 for axis, at in taken)
-            box = np.ndarray(shape, array.dtype, data, 0, _byte_strides(array))
-        else:
-            chunk = decode_chunk(array, data, encoding, self.plan.limits)
-            box = chunk[self._box(taken)]
-        inside = [axis.inside(at) for axis, at in taken]
-        steps = (index if isinstance(index, slice) else slice(None) for index in inside)
-        box = box[_keeping_scalars(steps)]
-        for number, index in enumerate(inside):
-            if not isinstance(index, slice):
-                box = np.take(box, index, number)
-        target = (slice(axis.bounds[at], axis.bounds[at + 1]) for axis, at in taken)
-        self.result[_keeping_scalars(target)] = box
+        """Decode one chunk that is there."""
+        try:
+            target.put(cell, data, encoding)
+        except ByteatlasError as error:
+            self.blame(error.at(url=url), job, target, cell)
 
-    def _box(self, taken: list[tuple[Axis, int]]) -> BoxIndex:
-        """Return the box of a chunk between the first and the last element taken of a cell."""
-        lengths = zip(taken, self.plan.cell_shape, self.array.chunk_shape, strict=True)
-        starts = (int(axis.chunk[at]) * cell % chunk for (axis, at), cell, chunk in lengths)
-        return _keeping_scalars(
-            slice(start + int(axis.first[at]), start + int(axis.last[at]) + 1)
-            for start, (axis, at) in zip(starts, taken, strict=True)
-        )
+    def refuse(self, fetch: int, error: ByteatlasError) -> None:
+        """Have the parts of a fetch whose bytes did not come filled, or raise."""
+        if self.bounds[fetch + 1] - self.bounds[fetch] > 1 and concerns_one_chunk(error):
+            self.fetch_alone(fetch)
+            return
+        error.at(url=self.urls[int(self.owner[fetch])], offset=int(self.fetches.offset[fetch]))
+        if error.length is None:
+            error.length = int(self.fetches.length[fetch])
+        first, stop = self.bounds[fetch], self.bounds[fetch + 1]
+        for number, rows in self.rows_of(first, stop):
+            job, target = self.jobs[number], self.targets[number]
+            for cell in job.plan.cell[rows].tolist():
+                self.blame(error, job, target, cell)
 
+    def fetch_alone(self, fetch: int) -> None:
+        """Fetch the parts of a fetch one by one: of some that do not come, others may."""
+        parts = slice(self.bounds[fetch], self.bounds[fetch + 1])
+        one_by_one = alone(self.fetches, parts, [job.plan for job in self.jobs])
+        opened = dict(zip(self.used.tolist(), self.sources, strict=True))
+        _Work(self.jobs, self.targets, one_by_one, self.filled).fetch(opened.__getitem__)
 
-def _keeping_scalars(index: Iterable[slice]) -> BoxIndex:
-    """Add an ellipsis to an index: with it, an array without axes stays an array."""
-    return (*index, ...)
-
-
-def decode_chunk(
-    array: VirtualArray, data: Buffer, encoding: int, limits: Limits | None = None
-) -> NDArray[Any]:
-    """Decode one chunk of an array.
-
-    Parameters
-    ----------
-    array
-        The array it is of.
-    data
-        The encoded chunk.
-    encoding
-        Position of its encoding in the array's table.
-    limits
-        How large it may be.
-
-    Returns
-    -------
-    ndarray
-        Of the array's dtype and chunk shape; may be a view of `data`, and not writable.
-
-    Raises
-    ------
-    Malformed, Unsupported
-        The chunk cannot be decoded, or not to as many bytes as its shape needs.
-    """
-    codecs = array.encodings[encoding]
-    count = math.prod(array.chunk_shape)
-    if array.dtype == object:
-        return decode_objects(data, codecs, count=count, limits=limits).reshape(array.chunk_shape)
-    flat = decode(data, codecs, size=count * array.dtype.itemsize, limits=limits)
-    return np.frombuffer(flat, array.dtype).reshape(array.chunk_shape)
+    def blame(self, error: ByteatlasError, job: Job, target: Target, cell: int) -> None:
+        """Fill a chunk and note why, or raise."""
+        chunk = job.plan.chunk_index(cell, job.array.chunk_shape)
+        error.at(path=job.path, chunk=chunk)
+        if self.filled is None or not concerns_one_chunk(error):
+            raise error
+        target.fill(cell, filling_value(job.array))
+        self.filled.append(FilledChunk(job.path, chunk, error))
 
 
-def _coordinates(flat: NDArray[np.int64], shape: tuple[int, ...]) -> list[list[int]]:
-    """Return the coordinates of flat positions (C order); also of a scalar's, which has none."""
-    columns = np.empty((flat.size, len(shape)), np.int64)
-    for axis in reversed(range(len(shape))):
-        flat, columns[:, axis] = np.divmod(flat, shape[axis])
-    coordinates: list[list[int]] = columns.tolist()
-    return coordinates
+class _KeptWork(_Work):
+    """The part of a read that a cache has. What turns out not to do is fetched after all."""
+
+    def __init__(self, *args: Any) -> None:  # of _Work
+        super().__init__(*args)
+        self.lost: dict[int, list[int]] = {}
+        """Cells by number of job."""
+
+    def take(self, source: Callable[[int], ByteSource]) -> None:
+        """Place all that is kept."""
+        if not self.owner.size:
+            return
+        self.sources = [source(position) for position in self.used.tolist()]
+        self.urls = [one.url for one in self.sources]
+        self.take_all(KeptStream(self.sources, self.owner, self.fetches, *self.part_columns))
+
+    def keep(self, fetch: int, data: Buffer) -> None:
+        """Do nothing: it is kept."""
+
+    def blame(self, error: ByteatlasError, job: Job, target: Target, cell: int) -> None:
+        """Note a chunk that is gone; or does not decode, and then nothing of its source is kept."""
+        del target
+        number = next(number for number, one in enumerate(self.jobs) if one is job)
+        self.lost.setdefault(number, []).append(cell)
+        if not isinstance(error, SourceMissing):
+            for one, url in zip(self.sources, self.urls, strict=True):
+                if isinstance(one, CachedSource) and without_query(url) == error.url:
+                    one.discard()
 
 
-def _byte_strides(array: VirtualArray) -> tuple[int, ...]:
-    itemsize, chunk = array.dtype.itemsize, array.chunk_shape
-    return tuple(itemsize * math.prod(chunk[axis + 1 :]) for axis in range(len(chunk)))
+def _first_too_short(job: Job, source: Callable[[int], ByteSource]) -> ByteatlasError:
+    """Return the error for chunks that their index says are too short, before any is fetched."""
+    plan = job.plan
+    assert plan.missing_bytes is not None
+    row = int(np.flatnonzero(plan.missing_bytes)[0])
+    position = 0 if plan.source is None else int(plan.source[row])
+    error = _too_short(int(plan.length[row]), int(plan.missing_bytes[row]))
+    error.length = int(plan.length[row])
+    return error.at(
+        url=source(position).url,
+        path=job.path,
+        chunk=plan.chunk_index(int(plan.cell[row]), job.array.chunk_shape),
+        offset=int(plan.offset[row]),
+    )
 
 
-@contextmanager
-def _closed_after(arrivals: Iterator[T]) -> Iterator[Iterator[T]]:
-    """Stop a stream's remaining requests when it is left early."""
-    try:
-        yield arrivals
-    finally:
-        if isinstance(arrivals, Generator):
-            arrivals.close()
+def _too_short(length: int, missing: int) -> Malformed:
+    return Malformed(f"uncompressed chunk has {length} bytes there, expected {length + missing}")

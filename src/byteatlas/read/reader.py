@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from itertools import islice
 from threading import Lock
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from byteatlas.errors import ByteatlasError, LimitExceeded
 from byteatlas.heap import heap_of
+from byteatlas.index.lazy_manifest import LazyManifest, check_table
+from byteatlas.index.source_table import GrowingSources
 from byteatlas.limits import Limits
 from byteatlas.model import Source, VirtualArray
 from byteatlas.read.access import is_local, options_for
-from byteatlas.read.pipeline import execute
-from byteatlas.read.plan import LOCAL, REMOTE, plan_read
+from byteatlas.read.cost import Cost, cost_of
+from byteatlas.read.costs import LOCAL, Costs, costs_over
+from byteatlas.read.filled import FilledChunk, FilledChunks, OnError, in_order
+from byteatlas.read.pipeline import Job, execute
+from byteatlas.read.plan import ReadPlan, plan_read
 from byteatlas.read.selection import Selection
 from byteatlas.read.sequences import as_sequences, is_of_sequences
 from byteatlas.read.strings import read_heap_strings
 from byteatlas.sources import ByteSource, Policy, open_source
+from byteatlas.sources.cached_source import CachedSource
+from byteatlas.sources.chunk_cache_option import CacheOption, open_cache
 from byteatlas.sources.credentials import prepared
+from byteatlas.sources.streaming import lines_of
 
 __all__ = ["Reader"]
+
+MOST_LOOKED_AT = 64
+"""So many sources at most are asked what is known of the ways to them."""
 
 
 class Reader:
@@ -42,6 +56,18 @@ class Reader:
         How much one read may take.
     policy
         Concurrency, retries and timeouts.
+    on_error
+        What to do with a chunk that does not decode, or not to what it should be: "raise", or
+        "fill-and-report": its values become the attribute ``_FillValue``, or NaN, or the fill
+        value; `filled` lists it, and a warning (`FilledChunks`) says so. A source that is
+        missing, denied or changed is an error in any case.
+    cache
+        Where to keep bytes of chunks that were fetched: ``"memory:256MiB"``,
+        ``"/a/folder:20GiB"``, or a cache that `byteatlas.open_cache` opened, to share it.
+
+    Attributes
+    ----------
+    filled : list of `FilledChunk`, of all reads so far.
 
     Examples
     --------
@@ -55,18 +81,46 @@ class Reader:
         storage_options: Mapping[str, Any] | None = None,
         limits: Limits | None = None,
         policy: Policy | None = None,
+        on_error: OnError = "raise",
+        cache: CacheOption = None,
     ) -> None:
+        if on_error not in get_args(OnError):
+            raise ValueError(f"on_error is {on_error!r}, expected one of {get_args(OnError)}")
+        self.on_error: OnError = on_error
+        self.filled: list[FilledChunk] = []
         self.policy = policy
         self.limits = Limits() if limits is None else limits
         self._policy = replace(policy or Policy(), max_rest=self.limits.chunk)
-        self.sources = tuple(sources)
+        is_growing = isinstance(sources, GrowingSources)
+        self.sources: Sequence[Source] = sources if is_growing else tuple(sources)
         self.storage_options = prepared(storage_options)
-        self._costs = LOCAL if all(is_local(one.url) for one in self.sources) else REMOTE
+        is_here = all(is_local(one.url) for one in self.sources) and not is_growing
+        self._is_here = is_here
+        self.cache = open_cache(cache)
         self._opened: dict[int, ByteSource] = {}
         self._guard = Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Reader, (self.sources, self.storage_options, self.limits, self.policy)
+        options = self.storage_options, self.limits, self.policy, self.on_error, self.cache
+        return Reader, (self.sources, *options)
+
+    @property
+    def costs(self) -> Costs:
+        """What requests and bytes cost, as far as the sources opened so far have shown it."""
+        if self._is_here:
+            return LOCAL
+        with self._guard:
+            opened = list(islice(self._opened.values(), MOST_LOOKED_AT))
+        opened = opened or self._first_remote()
+        return costs_over(lines_of(opened), self._policy.concurrency)
+
+    def _first_remote(self) -> list[ByteSource]:
+        """Open a source, which makes no request: others may have shown the way to its host."""
+        for position, one in enumerate(islice(self.sources, MOST_LOOKED_AT)):
+            if not is_local(one.url):
+                with suppress(ByteatlasError):  # if it is needed, reading will tell
+                    return [self.source(position)]
+        return []
 
     def source(self, position: int) -> ByteSource:
         """Return the source at a position of the table; opening it makes no request."""
@@ -75,9 +129,12 @@ class Reader:
             if opened is None:
                 expected = self.sources[position]
                 options = options_for(expected, self.storage_options)
-                opened = self._opened[position] = open_source(
+                opened = open_source(
                     expected.url, storage_options=options, expected=expected, policy=self._policy
                 )
+                if self.cache is not None:
+                    opened = CachedSource(opened, self.cache, expected)
+                self._opened[position] = opened
             return opened
 
     def read(
@@ -113,31 +170,118 @@ class Reader:
         LimitExceeded
             The read takes more than the limits allow, or than there is memory.
         """
+        return self.read_many([(array, selection, path)])[0]
+
+    def read_many(
+        self,
+        several: Sequence[tuple[VirtualArray, Selection, str]],
+        out: Sequence[NDArray[Any]] | None = None,
+    ) -> list[NDArray[Any]]:
+        """Read selections of several arrays at once: their requests are merged and sent together.
+
+        Parameters
+        ----------
+        several
+            For each: the array, the selection, and the array's path for error messages; as for
+            `read`.
+        out
+            For each, an array to put the values into, shaped as the selection asks, and of a data
+            type that they can be cast to. Values are decoded straight into one that is contiguous
+            (C order) and has the array's own dtype.
+
+        Returns
+        -------
+        list of ndarray
+            In the order asked for; those of `out`, where it is given. Strings that chunks only
+            point to take a round more.
+
+        Raises
+        ------
+        ByteatlasError, IndexError
+            As `read`. Where one array cannot be read, none is returned.
+        """
+        filled: list[FilledChunk] | None = None if self.on_error == "raise" else []
+        results: list[NDArray[Any] | None] = [None] * len(several)
+        jobs: list[Job] = []
+        plain: list[int] = []
+        for number, (array, selection, path) in enumerate(several):
+            with self._errors_of(array, path):
+                heap = heap_of(array)
+                if heap is not None:
+                    results[number] = read_heap_strings(
+                        array, selection, self.costs, self.limits, self.source, heap, path, filled
+                    )
+                    continue
+                plan = plan_read(array, selection, self.costs, self.limits)
+                into = None if out is None else _memory_for(plan, array, out[number])
+                jobs.append(Job(plan, array, path, into))
+                self._check_open_ends(plan)
+                plain.append(number)
+        if jobs:
+            with self._errors_of(jobs[0].array, jobs[0].path):
+                values = execute(jobs, self.source, self.costs, filled)
+            for number, job, value in zip(plain, jobs, values, strict=True):
+                with self._errors_of(job.array, job.path):
+                    is_nested = is_of_sequences(job.array)
+                    results[number] = as_sequences(job.array, value) if is_nested else value
+        if filled:
+            filled = in_order(filled)
+            self.filled += filled
+            warnings.warn(FilledChunks(filled), stacklevel=3)
+        values = [value for value in results if value is not None]
+        if out is None:
+            return values
+        for place, value in zip(out, values, strict=True):
+            if place.shape != value.shape:
+                raise ValueError(f"out has the shape {place.shape}, the values {value.shape}")
+            if not np.may_share_memory(place, value):
+                place[...] = value
+        return list(out)
+
+    def cost(self, array: VirtualArray, selection: Selection = ..., *, path: str = "") -> Cost:
+        """Count the requests, bytes and sources that `read` would take, without reading.
+
+        Parameters
+        ----------
+        array, selection, path
+            As for `read`.
+
+        Raises
+        ------
+        IndexError, LimitExceeded
+            As `read`; but a result of any size is counted.
+        """
+        with self._errors_of(array, path):
+            return cost_of(array, selection, self.costs, self.limits, self.sources)
+
+    @contextmanager
+    def _errors_of(self, array: VirtualArray, path: str) -> Iterator[None]:
+        """Name an array, and where it is, in errors that do not."""
         try:
-            heap = heap_of(array)
-            if heap is not None:
-                return read_heap_strings(
-                    array, selection, self._costs, self.limits, self.source, heap, path
-                )
-            plan = plan_read(array, selection, self._costs, self.limits)
-            is_open = plan.fetch_length < 0
-            for position in np.unique(plan.fetch_source[is_open]).tolist():
-                mine = is_open & (plan.fetch_source == position)
-                self.check_rest(position, int(plan.fetch_offset[mine].min()))
-            values = execute(plan, array, self.source, path)
-            return as_sequences(array, values) if is_of_sequences(array) else values
+            check_table(array.manifest, self.sources)
+            yield
         except MemoryError as error:
             raise LimitExceeded(
                 "there is not enough memory for the selection", path=path
             ) from error
         except ByteatlasError as error:
-            if error.url is None and array.manifest.offset.size:
+            if error.path is None and error.url is None:
                 self._locate(error, array)
             raise error.at(path=path) from error.__cause__
+
+    def _check_open_ends(self, plan: ReadPlan) -> None:
+        is_open = plan.length < 0
+        if is_open.any():
+            source = np.zeros(plan.offset.size, np.int64) if plan.source is None else plan.source
+            for position in np.unique(source[is_open]).tolist():
+                mine = is_open & (source == position)
+                self.check_rest(position, int(plan.offset[mine].min()))
 
     def _locate(self, error: ByteatlasError, array: VirtualArray) -> None:
         """Let an error that concerns all chunks of an array name the first that is in a source."""
         manifest = array.manifest
+        if isinstance(manifest, LazyManifest) or not manifest.virtual_count:
+            return  # of the one, columns are not read for an error's sake
         position = 0 if manifest.source is None else int(manifest.source[0])
         error.at(url=self.sources[position].url, offset=int(manifest.offset[0]))
 
@@ -159,3 +303,14 @@ class Reader:
             for opened in self._opened.values():
                 opened.close()
             self._opened.clear()
+
+
+def _memory_for(plan: ReadPlan, array: VirtualArray, out: NDArray[Any]) -> NDArray[Any] | None:
+    """Return the memory of an array for the result of a plan, None where it cannot be used."""
+    arrange = plan.arrange
+    is_as_read = not arrange.takes and all(step in (0, slice(None)) for step in arrange.steps)
+    if not is_as_read or array.dtype == object or out.dtype != array.dtype:
+        return None
+    if not (out.flags.c_contiguous and out.flags.writeable and out.flags.aligned):
+        return None
+    return out.reshape(plan.shape)

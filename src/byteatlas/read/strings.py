@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +12,10 @@ from byteatlas.errors import ByteatlasError, Unsupported
 from byteatlas.heap import Heap, heap_ids, read_strings
 from byteatlas.limits import Limits
 from byteatlas.model import VirtualArray
-from byteatlas.read.pipeline import execute
-from byteatlas.read.plan import Costs, ReadPlan, plan_read
+from byteatlas.read.costs import Costs
+from byteatlas.read.filled import FilledChunk
+from byteatlas.read.pipeline import Job, execute
+from byteatlas.read.plan import ReadPlan, plan_read
 from byteatlas.read.selection import Selection
 from byteatlas.sources import ByteSource
 from byteatlas.steps import run
@@ -31,6 +33,7 @@ def read_heap_strings(
     source: Callable[[int], ByteSource],
     heap: Heap,
     path: str = "",
+    filled: list[FilledChunk] | None = None,
 ) -> NDArray[np.object_]:
     """Read a selection of an array of strings: a round for its chunks, one or two for their heap.
 
@@ -53,6 +56,8 @@ def read_heap_strings(
         As `byteatlas.heap.heap_of` gives it of the array.
     path
         Of the array, for error messages.
+    filled
+        Where chunks are noted that cannot be read, and are filled then; None: they are errors.
 
     Returns
     -------
@@ -70,12 +75,12 @@ def read_heap_strings(
     """
     ids = heap_ids(array, heap)
     plan = plan_read(ids, selection, costs, limits)
-    found = execute(plan, ids, source, path)
+    (found,) = execute([Job(plan, ids, path)], source, costs, filled)
     rows = np.ascontiguousarray(found).reshape(-1).view(np.uint8).reshape(-1, heap.id_size)
     fill = "" if array.fill_value is None else array.fill_value
     texts = np.full(len(rows), fill, object)
     try:
-        owner = _sources(plan, ids, found.size)
+        owner = _sources(plan, found.size)
         for position in np.unique(owner[owner != NOWHERE]).tolist():
             opened, mine = source(position), np.flatnonzero(owner == position)
             try:
@@ -87,23 +92,16 @@ def read_heap_strings(
     return texts.reshape(found.shape)
 
 
-def _sources(plan: ReadPlan, array: VirtualArray, count: int) -> NDArray[np.int64]:
+def _sources(plan: ReadPlan, count: int) -> NDArray[np.int64]:
     """Return the source of each element, in the order of the selection; NOWHERE if missing."""
-    manifest = array.manifest
-    if not plan.has_missing and manifest.source is None:
+    if not plan.has_missing and plan.source is None:
         return np.zeros(count, np.int64)
-    flat = np.zeros((), np.int64)
-    sizes = zip(plan.axes, plan.cell_shape, array.chunk_shape, manifest.grid_shape, strict=True)
-    for axis, cell, chunk, cells in sizes:
-        along: NDArray[np.int64] = np.repeat(axis.chunk * cell // chunk, np.diff(axis.bounds))
-        flat = flat[..., None] * cells + along
-    row = manifest.rows(flat.reshape(-1))
-    owner: NDArray[Any] = np.where(row < 0, NOWHERE, 0)
-    if manifest.inline:
-        is_inline = np.isin(flat.reshape(-1), list(manifest.inline))
-        if manifest.source is not None and is_inline.any():
-            raise Unsupported("inlined heap IDs in an array of several sources")
-        owner[is_inline] = 0
-    if manifest.source is not None:
-        owner[row >= 0] = manifest.source[row[row >= 0]]
-    return plan.arrange(owner.reshape(plan.shape)).reshape(-1)
+    if plan.inlined.size and plan.source is not None:
+        raise Unsupported("inlined heap IDs in an array of several sources")
+    by_cell = np.full(math.prod(plan.touched), NOWHERE, np.int64)
+    by_cell[plan.inlined] = 0
+    by_cell[plan.cell] = 0 if plan.source is None else plan.source
+    owner = by_cell.reshape(plan.touched)
+    for number, axis in enumerate(plan.axes):
+        owner = np.repeat(owner, np.diff(axis.bounds), number)
+    return plan.arrange(owner).reshape(-1)
