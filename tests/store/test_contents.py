@@ -4,14 +4,16 @@ import asyncio
 import itertools
 import json
 import pickle
+import threading
 import zlib
+from dataclasses import replace
 
 import fsspec
 import numpy as np
 import pytest
 
 from byteatlas.codecs import encoding_prefix
-from byteatlas.errors import SourceMissing
+from byteatlas.errors import ShortRead, SourceChanged, SourceMissing
 from byteatlas.model import (
     WHOLE,
     ChunkManifest,
@@ -21,6 +23,7 @@ from byteatlas.model import (
     VirtualArray,
     VirtualGroup,
 )
+from byteatlas.read.digests import digests_of
 from byteatlas.store.contents import Contents, Slice
 
 from .conftest import bytes_group
@@ -237,6 +240,33 @@ def test_the_error_of_one_source_leaves_the_others_their_bytes(in_memory):
     assert none is None
 
 
+def test_a_chunk_behind_the_end_of_its_source_leaves_the_others_theirs(in_memory):
+    group, data = bytes_group([b"abcd", b"efgh"])
+    in_memory(data)
+    beyond = replace(
+        group.arrays["a"].manifest, offset=np.array([100, 4], "u8"), digest=None, index=None
+    )
+    arrays = {"a": group.arrays["a"], "b": replace(group.arrays["a"], manifest=beyond)}
+    contents = Contents(replace(group, arrays=arrays))
+    wanted = [Slice("a/0"), Slice("b/0"), Slice("b/1"), Slice("a/1")]
+    first, error, *others = asyncio.run(contents.get_many(wanted))
+    assert [bytes(one) for one in (first, *others)] == [b"abcd", b"abcd", b"efgh"]
+    assert isinstance(error, ShortRead)
+    assert (error.path, error.offset) == ("/b", 100)
+
+
+def test_an_error_names_the_array_that_it_is_about(in_memory):
+    group, data = bytes_group([b"abcd", b"efgh"])
+    in_memory(data)
+    sources = (Source("memory://bytes.bin"),)  # whose size is not known
+    beyond = replace(group.arrays["a"].manifest, offset=np.array([100, 4], "u8"))
+    arrays = {"a": group.arrays["a"], "b": replace(group.arrays["a"], manifest=beyond)}
+    contents = Contents(replace(group, arrays=arrays, sources=sources))
+    _, error = asyncio.run(contents.get_many([Slice("a/0"), Slice("b/0")]))
+    assert isinstance(error, ShortRead)
+    assert error.path == "/b"
+
+
 def test_contents_are_equal_when_their_index_is(tree):
     contents = Contents(tree)
     assert contents == pickle.loads(pickle.dumps(contents))
@@ -257,6 +287,71 @@ def test_many_neighbouring_chunks_are_one_request(scanned, server):
     assert all(found)
     assert len(keys) == 12
     assert len(server.log) == 1
+
+
+STRANGE = {
+    2: ["dense/2.0", "dense/0.0.0", "dense/00.1", "dense/0.0\ndense/0.1", "sparse/0.4", "empty/0"],
+    3: ["dense/c/2/0", "dense/c/0", "dense/c/00/1", "dense/c/0/0/0", "sparse/c/0/4", "empty/c/0"],
+}
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_keys_of_all_kinds_are_answered_together_as_one_by_one(tree, zarr_format):
+    fsspec.filesystem("memory").pipe("/somewhere", bytes(range(250)))
+    contents = Contents(tree, zarr_format)
+    keys = [*contents.documents, *CHUNKS[zarr_format], *STRANGE[zarr_format], "", "no/such.0"]
+    keys += [key for key in keys if "dense" in key]  # some twice
+    wanted = [Slice(key, *part) for key in keys for part in ((), (2, 5), (-3, None), (8, 20))]
+    together = asyncio.run(contents.get_many(wanted))
+    alone = [asyncio.run(contents.get_many([one]))[0] for one in wanted]
+    as_bytes = [None if value is None else bytes(value) for value in together]
+    assert as_bytes == [None if value is None else bytes(value) for value in alone]
+    assert sum(value is None for value in as_bytes) == 4 * (6 + 2 + 4)
+    sizes = asyncio.run(contents.sizes(keys))
+    whole = asyncio.run(contents.get_many(list(map(Slice, keys))))
+    assert sizes == [None if value is None else len(value) for value in whole]
+
+
+class Watched(ChunkManifest):
+    """A manifest that looks up chunks in its own way, as one does that reads them first."""
+
+    def locate(self, flat):
+        self.inline.setdefault(-1, []).append((threading.get_ident(), flat.size))
+        return super().locate(flat)
+
+
+@pytest.mark.parametrize("ask", ["get_many", "sizes", "has", "find"])
+def test_a_manifest_that_may_read_is_asked_once_and_not_in_the_event_loop(ask):
+    offset = np.zeros(30, "u8")
+    manifest = Watched((30,), offset, offset)
+    lazy = VirtualArray((30,), np.dtype("u1"), (1,), manifest, dimensions=("x",))
+    contents = Contents(VirtualGroup(arrays={"a": lazy}, sources=(Source("memory://a", 9),)))
+    fsspec.filesystem("memory").pipe("/a", bytes(9))
+    keys = [f"a/{number}" for number in range(30)]
+    given = {"get_many": list(map(Slice, keys)), "has": keys[0]}.get(ask, keys)
+    assert asyncio.run(getattr(contents, ask)(given))
+    ((thread, count),) = manifest.inline[-1]
+    assert count == (1 if ask == "has" else 30)
+    assert thread != threading.get_ident()
+
+
+def test_a_chunk_that_is_sealed_is_checked_among_others_that_are_not(in_memory):
+    group, data = bytes_group([b"abcd", b"efgh"])
+    sealed = group.arrays["a"].manifest
+    digest = digests_of([b"abcd", b"other"])
+    arrays = {
+        "a": group.arrays["a"],
+        "b": replace(group.arrays["a"], manifest=replace(sealed, digest=digest)),
+    }
+    in_memory(data)
+    contents = Contents(replace(group, arrays=arrays))
+    good = [("b/0",), ("a/0", 1, 3), ("b/0", 1, 3), ("a/1",)]
+    assert values(contents, *good) == [b"abcd", b"bc", b"bc", b"efgh"]
+    bad = ["b/1", "a/1", "b/0"]
+    error, *others = asyncio.run(contents.get_many([Slice(key, 0, 2) for key in bad]))
+    assert isinstance(error, SourceChanged)
+    assert (error.path, error.offset) == ("/b", 8)
+    assert [bytes(one) for one in others] == [b"ef", b"ab"]
 
 
 def test_single_requests_made_together_are_one_request(scanned, server):

@@ -120,6 +120,17 @@ def test_many_values_are_few_requests(fs, server):
     assert len(server.log) == 1
 
 
+def test_values_asked_for_one_by_one_at_the_same_time_are_one_request(index, server):
+    keys = [f"temp/{row}.{column}" for row in range(4) for column in range(3)]
+
+    async def ask():
+        fs = fsspec.filesystem("byteatlas", fo=str(index), asynchronous=True)
+        return await asyncio.gather(*map(fs._cat_file, keys))
+
+    assert all(asyncio.run(ask()))
+    assert len(server.log) == 1
+
+
 def test_missing_keys_among_many_are_told_apart(fs):
     found = fs.cat_ranges(["sparse/6.0", "sparse/7.0"], [0, 0], [4, 4])
     assert isinstance(found[0], FileNotFoundError)

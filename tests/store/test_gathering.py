@@ -24,6 +24,56 @@ async def test_requests_made_together_are_one_batch():
     assert doubler.batches == [[0, 1, 2, 3, 4]]
 
 
+async def test_requests_that_come_a_turn_later_are_of_the_same_batch():
+    doubler = Doubler()
+    gathering = Gathering(doubler.answer)
+
+    async def ask(number):
+        for _ in range(number):
+            await asyncio.sleep(0)
+        return await gathering.ask(number)
+
+    assert await asyncio.gather(*map(ask, range(5))) == [0, 2, 4, 6, 8]
+    assert doubler.batches == [[0, 1, 2, 3, 4]]
+
+
+async def test_a_batch_is_sent_though_requests_keep_coming():
+    doubler = Doubler()
+    gathering = Gathering(doubler.answer)
+    asked = []
+    while not doubler.batches:
+        asked.append(asyncio.ensure_future(gathering.ask(len(asked))))
+        await asyncio.sleep(0)
+        assert len(asked) < 50
+    assert await asyncio.gather(*asked) == [2 * number for number in range(len(asked))]
+
+
+async def test_too_few_answers_are_an_error_and_nobody_waits_for_ever():
+    async def one(requests):
+        return [1]
+
+    gathering = Gathering(one)
+    answers = await asyncio.gather(*map(gathering.ask, range(3)), return_exceptions=True)
+    assert answers[0] == 1
+    assert [type(answer) for answer in answers[1:]] == [ValueError] * 2
+
+
+async def test_who_waits_is_told_when_the_batch_is_cancelled():
+    started = asyncio.Event()
+
+    async def forever(requests):
+        started.set()
+        await asyncio.sleep(1000)
+
+    gathering = Gathering(forever)
+    waiting = asyncio.ensure_future(gathering.ask(1))
+    await started.wait()
+    for task in gathering._running:
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+
 async def test_requests_made_one_after_the_other_are_not_held_up():
     doubler = Doubler()
     gathering = Gathering(doubler.answer)

@@ -243,6 +243,43 @@ def test_many_partial_values_are_one_request(store, server):
     assert len(server.log) == 1
 
 
+def test_many_ranges_of_a_value_are_one_request(store, server):
+    whole = asyncio.run(store.get("sparse/7.0", PROTOTYPE)).to_bytes()
+    server.clear()
+    ranges = [RangeByteRequest(4 * n, 4 * n + 2) for n in range(9)]
+    ranges += [SuffixByteRequest(3), OffsetByteRequest(190), None]
+
+    async def parts(key):
+        found = store.get_ranges(key, ranges, prototype=PROTOTYPE)
+        return {position: part async for batch in found for position, part in batch}
+
+    found = asyncio.run(parts("sparse/7.0"))
+    expected = [whole[4 * n : 4 * n + 2] for n in range(9)] + [whole[-3:], whole[190:], whole]
+    assert [found[position].to_bytes() for position in range(12)] == expected
+    assert len(server.log) == 1
+    with pytest.raises(BaseExceptionGroup) as caught:
+        asyncio.run(parts("sparse/6.0"))
+    assert caught.group_contains(FileNotFoundError)
+    server.faults.append(Fault(status=404))
+    with pytest.raises(BaseExceptionGroup) as caught:
+        asyncio.run(parts("sparse/7.0"))
+    assert caught.group_contains(SourceMissing)
+
+
+@pytest.mark.parametrize(("concurrency", "requests"), [(1, 64), (64, 1)])
+def test_chunks_that_zarr_asks_for_together_are_one_request(
+    tmp_path, server, concurrency, requests
+):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("a", data=np.arange(640, dtype="i4"), chunks=(10,))
+    server.content = {"a.h5": (tmp_path / "a.h5").read_bytes()}
+    array = zarr.open_group(open_store(server.url("a.h5")), mode="r")["a"]
+    server.clear()
+    with zarr.config.set({"async.concurrency": concurrency}):
+        np.testing.assert_array_equal(array[:], np.arange(640))
+    assert len(server.log) == requests
+
+
 def test_an_array_read_by_zarr_takes_few_requests(store, server):
     with zarr.config.set({"async.concurrency": 64}):
         zarr.open_group(store, mode="r")["temp"][...]

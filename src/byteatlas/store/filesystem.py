@@ -13,6 +13,7 @@ from fsspec.spec import AbstractBufferedFile
 from byteatlas.errors import ByteatlasError
 from byteatlas.limits import Limits
 from byteatlas.opening import open_group
+from byteatlas.sources.chunk_cache_option import CacheOption
 from byteatlas.store.contents import Contents, Slice
 
 __all__ = ["ByteatlasFileSystem"]
@@ -37,6 +38,9 @@ class ByteatlasFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has 
         Version of Zarr whose keys and metadata are served.
     limits
         How large the index and its chunks may be, see `byteatlas.Limits`.
+    cache
+        Where to keep bytes that were fetched, such as ``"memory:256MiB"``, see
+        `byteatlas.open_cache`.
     **kwargs
         As for every fsspec filesystem, such as ``asynchronous``.
 
@@ -60,26 +64,25 @@ class ByteatlasFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has 
         allow: Sequence[str] = (),
         zarr_format: Literal[2, 3] = 2,
         limits: Limits | None = None,
+        cache: CacheOption = None,
         **kwargs: Any,  # of fsspec
     ) -> None:
         super().__init__(**kwargs)
         if fo is None:
             raise ValueError("the byteatlas filesystem needs an index: fo='index.json'")
         group = open_group(fo, storage_options=storage_options, allow=allow, limits=limits)
-        self.contents = Contents(group, zarr_format, storage_options, limits)
+        self.contents = Contents(group, zarr_format, storage_options, limits, cache=cache)
 
     # Looking around. Names begin with as many slashes as the path that was asked for.
 
     async def _ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:  # noqa: FBT001, FBT002
         path = self._strip_protocol(path)
         lead = path + "/" if path else ""
+        await self.contents.load(path.lstrip("/"), is_deep=False)
         names = list(self.contents.names(path.lstrip("/")))
         if names and not detail:
             return [lead + name for name, _ in names]
-        if names:
-            infos = [await self._entry(lead + name, is_folder) for name, is_folder in names]
-        else:
-            infos = [await self._info(path)]
+        infos = await self._infos(lead, names) if names else [await self._info(path)]
         return infos if detail else [info["name"] for info in infos]
 
     async def _find(
@@ -94,22 +97,32 @@ class ByteatlasFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has 
         path = self._strip_protocol(path)  # names alone need no walk
         key = path.lstrip("/")
         slashes = path[: len(path) - len(key)]
-        if key in self.contents:
+        if await self.contents.has(key):
             return [path]
+        await self.contents.load(key, is_deep=True)
         return sorted(slashes + found for found in self.contents.keys(f"{key}/" if key else ""))
 
     async def _info(self, path: str, **_: Any) -> dict[str, Any]:
         path = self._strip_protocol(path)
         key = path.lstrip("/")
-        if key in self.contents:
-            return await self._entry(path, is_folder=False)
+        (size,) = await self.contents.sizes([key])
+        if size is not None:
+            return {"name": path, "size": size, "type": "file"}
+        await self.contents.load(key, is_deep=False)
         if self.contents.is_directory(key):
-            return await self._entry(path, is_folder=True)
+            return {"name": path, "size": 0, "type": "directory"}
         raise _no_such_key(path)
 
-    async def _entry(self, path: str, is_folder: bool) -> dict[str, Any]:  # noqa: FBT001
-        size = 0 if is_folder else await self.contents.size(path.lstrip("/"))
-        return {"name": path, "size": size, "type": "directory" if is_folder else "file"}
+    async def _infos(self, lead: str, names: Sequence[tuple[str, bool]]) -> list[dict[str, Any]]:
+        """Describe the names in a directory."""
+        keys = [(lead + name).lstrip("/") for name, is_folder in names if not is_folder]
+        sizes = iter(await self.contents.sizes(keys))
+        return [
+            {"name": lead + name, "size": 0, "type": "directory"}
+            if is_folder
+            else {"name": lead + name, "size": next(sizes), "type": "file"}
+            for name, is_folder in names
+        ]
 
     # Reading
 
@@ -155,7 +168,8 @@ class ByteatlasFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has 
     ) -> Any:
         paths = await self._expand_path(path, recursive=recursive)
         if recursive:
-            paths = [one for one in paths if one.lstrip("/") in self.contents]
+            sizes = await self.contents.sizes([one.lstrip("/") for one in paths])
+            paths = [one for one, size in zip(paths, sizes, strict=True) if size is not None]
         values = await self._cat_ranges(paths, None, None, on_error=on_error)
         for value in values:
             # to leave it out would be to call it missing, whatever on_error says

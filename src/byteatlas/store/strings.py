@@ -17,7 +17,7 @@ from byteatlas.heap import Heap, heap_ids, heap_of, read_strings
 from byteatlas.index.fill_values import fill_value_conflicts, missing_value
 from byteatlas.limits import Limits
 from byteatlas.model import Buffer, Codec, Encoding, VirtualArray, VirtualGroup
-from byteatlas.read.pipeline import decode_chunk
+from byteatlas.read.placing import decode_chunk
 from byteatlas.sources import ByteSource
 from byteatlas.steps import run_async
 

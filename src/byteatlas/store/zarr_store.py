@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from zarr.abc.store import (
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from byteatlas.limits import Limits
     from byteatlas.model import Buffer as Bytes
     from byteatlas.model import VirtualGroup
+    from byteatlas.read.filled import OnError
+    from byteatlas.sources.chunk_cache_option import CacheOption
 
 __all__ = ["IndexStore"]
 
@@ -42,6 +44,13 @@ class IndexStore(Store):
         How to reach the sources, in the words of fsspec.
     limits
         How large a chunk may be.
+    on_error
+        What to do with a chunk that cannot be read, where it is byteatlas that decodes
+        (`byteatlas.store.zarr_pipeline`): "raise", or "fill-and-report", see `Reader`. With
+        another codec pipeline it is an error in any case.
+    cache
+        Where to keep bytes that were fetched, such as ``"memory:256MiB"``, see
+        `byteatlas.open_cache`.
     read_only
         Only True: an index is never written through.
 
@@ -62,12 +71,14 @@ class IndexStore(Store):
         zarr_format: Literal[2, 3] = 2,
         storage_options: Mapping[str, Any] | None = None,
         limits: Limits | None = None,
+        on_error: OnError = "raise",
+        cache: CacheOption = None,
         read_only: bool = True,
     ) -> None:
         if not read_only:
             raise ValueError("an index is read-only")
         super().__init__(read_only=True)
-        self.contents = Contents(group, zarr_format, storage_options, limits)
+        self.contents = Contents(group, zarr_format, storage_options, limits, on_error, cache)
 
     def __eq__(self, value: object) -> bool:
         return isinstance(value, IndexStore) and self.contents == value.contents
@@ -145,9 +156,44 @@ class IndexStore(Store):
                 raise answer
             yield key, _to_buffer(answer, prototype)
 
+    async def get_ranges(
+        self,
+        key: str,
+        byte_ranges: Sequence[ByteRequest | None],
+        *,
+        prototype: BufferPrototype,
+        max_concurrency: int | None = None,
+        max_gap_bytes: int | None = None,
+        max_coalesced_bytes: int | None = None,
+    ) -> AsyncIterator[Sequence[tuple[int, Buffer | None]]]:
+        """Yield parts of one value, with their positions among those asked for.
+
+        They are merged into few requests by byteatlas' own rule; the last three parameters, by
+        which newer versions of zarr merge, are ignored.
+
+        Raises
+        ------
+        BaseExceptionGroup
+            Of a FileNotFoundError where the index lacks the key, or of what `get` raises.
+        """
+        del max_concurrency, max_gap_bytes, max_coalesced_bytes
+        await self._ensure_open()
+        answers = await self.contents.get_many([_slice(key, part) for part in byte_ranges])
+        parts: list[tuple[int, Buffer | None]] = []
+        errors: list[BaseException] = []
+        for position, answer in enumerate(answers):
+            if answer is None or isinstance(answer, Exception):
+                errors.append(FileNotFoundError(key) if answer is None else answer)
+            else:
+                parts.append((position, _to_buffer(answer, prototype)))
+        if errors:
+            raise BaseExceptionGroup(f"parts of {key!r} cannot be read", errors)
+        if parts:
+            yield parts
+
     async def exists(self, key: str) -> bool:
         """Tell whether the index has a key; no source is asked."""
-        return key in self.contents
+        return await self.contents.has(key)
 
     async def getsize(self, key: str) -> int:
         """Return the number of bytes of a value, without reading it.
@@ -157,23 +203,34 @@ class IndexStore(Store):
         FileNotFoundError
             The index lacks the key.
         """
-        size = await self.contents.size(key)
+        (size,) = await self.contents.sizes([key])
         if size is None:
             raise FileNotFoundError(key)
         return size
 
+    async def getsize_prefix(self, prefix: str) -> int:
+        """Return the number of bytes of all values under a prefix, without reading them."""
+        if prefix and not prefix.endswith("/"):
+            prefix += "/"
+        await self.contents.load(prefix, is_deep=True)
+        sizes = await self.contents.sizes(list(self.contents.keys(prefix)))
+        return sum(size or 0 for size in sizes)
+
     async def list(self) -> AsyncIterator[str]:
         """Yield all keys: metadata first, then chunks, lazily."""
+        await self.contents.load("", is_deep=True)
         for key in self.contents.keys():  # noqa: SIM118  # not a mapping
             yield key
 
     async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
         """Yield the keys that begin with a prefix."""
+        await self.contents.load(prefix, is_deep=True)
         for key in self.contents.keys(prefix):
             yield key
 
     async def list_dir(self, prefix: str) -> AsyncIterator[str]:
         """Yield the names directly below a prefix."""
+        await self.contents.load(prefix.strip("/"), is_deep=False)
         for name, _ in self.contents.names(prefix.strip("/")):
             yield name
 
