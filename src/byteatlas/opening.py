@@ -6,17 +6,21 @@ import os
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
-from byteatlas.errors import LimitExceeded, NotRecognised
+from byteatlas.errors import LimitExceeded, NotRecognised, SourceMissing
 from byteatlas.index.json_reader import read_json
+from byteatlas.index.parquet_layout import METADATA, member_url
+from byteatlas.index.parquet_reader import parquet_root, read_parquet
 from byteatlas.limits import Limits
-from byteatlas.model import ByteRange, VirtualGroup, as_view
-from byteatlas.read.access import check_sources, options_for
+from byteatlas.model import ByteRange, Source, VirtualGroup, as_view
+from byteatlas.read.access import check_sources, is_local, options_for
+from byteatlas.read.filled import OnError
 from byteatlas.scanners import ScanOptions
 from byteatlas.scanning import HEAD, scan_source
 from byteatlas.sources import ByteSource, open_source
 from byteatlas.sources.cache import CachedReader
+from byteatlas.sources.chunk_cache_option import CacheOption
 from byteatlas.sources.urls import absolute_url
 
 if TYPE_CHECKING:  # both take long to import, and not everybody needs them
@@ -25,6 +29,7 @@ if TYPE_CHECKING:  # both take long to import, and not everybody needs them
     from byteatlas.store.zarr_store import IndexStore
 
 __all__ = [
+    "Opened",
     "Target",
     "is_index",
     "open_dataset",
@@ -32,6 +37,7 @@ __all__ = [
     "open_group",
     "open_index",
     "open_store",
+    "open_target",
 ]
 
 Target: TypeAlias = str | os.PathLike[str] | Mapping[str, Any] | VirtualGroup
@@ -50,8 +56,8 @@ def open_index(
     Parameters
     ----------
     index
-        Path or URL, plain or compressed with gzip or zstd; or the parsed JSON object. A virtual
-        group is returned as it is.
+        Path or URL of a JSON index, plain or compressed with gzip or zstd, or of the directory
+        that is a Parquet index; or the parsed JSON object. A virtual group is returned as it is.
     storage_options
         How to reach the index, in the words of fsspec. (Any: each protocol's own.)
     allow
@@ -66,7 +72,8 @@ def open_index(
     Returns
     -------
     VirtualGroup
-        The root group. No source has been asked for anything.
+        The root group. No source has been asked for anything. Of a Parquet index the references
+        are read when they are needed, by those who need them.
 
     Raises
     ------
@@ -85,18 +92,9 @@ def open_index(
         return index
     if isinstance(index, Mapping):
         return _checked(read_json(index, limits=limits), None, allow)
-    url = absolute_url(index)
-    source = open_source(url, storage_options=options_for(url, storage_options))
-    try:
-        head = as_view(source.read_head(HEAD))
-        if not is_index(head):
-            raise NotRecognised(
-                f"the first bytes {bytes(head[:16])!r} are not those of an index",
-                hint="scan a data file, or open it with open_dataset",
-            ).at(url=url)
-        return _checked(read_json(_rest(source, head, limits), url=url, limits=limits), url, allow)
-    finally:
-        source.close()
+    return _open(
+        absolute_url(index), storage_options, allow, limits, expected=None, may_scan=False
+    ).group
 
 
 def open_group(
@@ -124,20 +122,97 @@ def open_group(
     ByteatlasError
         As `open_index` or `byteatlas.scan`.
     """
+    return open_target(target, storage_options=storage_options, allow=allow, limits=limits).group
+
+
+class Opened(NamedTuple):
+    """A virtual group, and where it came from."""
+
+    group: VirtualGroup
+    origin: Source | None
+    """The index as it was seen when it was read; None where the group was handed over, made of
+    an object, or scanned."""
+
+
+def open_target(
+    target: Target,
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+    allow: Sequence[str] = (),
+    limits: Limits | None = None,
+    expected: Source | None = None,
+) -> Opened:
+    """Do as `open_group`, and tell which index the group came from.
+
+    Parameters
+    ----------
+    expected
+        The index as it was seen before: another one is an error.
+
+    Raises
+    ------
+    SourceChanged
+        The index is no longer the expected one.
+    """
     if isinstance(target, VirtualGroup | Mapping):
-        return open_index(target, allow=allow, limits=limits)
+        return Opened(open_index(target, allow=allow, limits=limits), None)
     url = absolute_url(target)
-    source = open_source(url, storage_options=options_for(url, storage_options))
+    return _open(url, storage_options, allow, limits, expected=expected, may_scan=True)
+
+
+def _open(
+    url: str,
+    storage_options: Mapping[str, Any] | None,
+    allow: Sequence[str],
+    limits: Limits | None,
+    *,
+    expected: Source | None,
+    may_scan: bool,
+) -> Opened:
+    """Open an index in JSON or Parquet, or scan a legacy file where that will do."""
+    root = parquet_root(url)
+    if root is not None:
+        return _open_parquet(root, storage_options, allow, limits, expected)
+    source = open_source(url, storage_options=options_for(url, storage_options), expected=expected)
     try:
         reader = CachedReader(source)
         head = as_view(reader.read_head(HEAD))
         if is_index(head):
-            return _checked(
-                read_json(_rest(source, head, limits), url=url, limits=limits), url, allow
-            )
-        return scan_source(reader, ScanOptions(), storage_options=storage_options, allow=allow)
+            group = read_json(_rest(source, head, limits), url=url, limits=limits)
+            return Opened(_checked(group, url, allow), source.facts)
+        if may_scan:
+            group = scan_source(reader, ScanOptions(), storage_options=storage_options, allow=allow)
+            return Opened(group, None)
+        raise NotRecognised(
+            f"the first bytes {bytes(head[:16])!r} are not those of an index",
+            hint="scan a data file, or open it with open_dataset",
+        ).at(url=url)
+    except SourceMissing as error:
+        if is_local(url):
+            raise
+        try:  # the directory of a Parquet index may have any name
+            return _open_parquet(url, storage_options, allow, limits, expected)
+        except SourceMissing:
+            raise error from None
     finally:
         source.close()
+
+
+def _open_parquet(
+    root: str,
+    storage_options: Mapping[str, Any] | None,
+    allow: Sequence[str],
+    limits: Limits | None,
+    expected: Source | None,
+) -> Opened:
+    url = member_url(root, METADATA)
+    source = open_source(url, storage_options=options_for(url, storage_options), expected=expected)
+    try:
+        data = _rest(source, as_view(source.read_head(HEAD)), limits)
+    finally:
+        source.close()
+    options = {"storage_options": storage_options, "allow": allow, "limits": limits}
+    return Opened(read_parquet(data, root, **options), source.facts)  # type: ignore[arg-type]
 
 
 def open_store(
@@ -147,6 +222,8 @@ def open_store(
     storage_options: Mapping[str, Any] | None = None,
     allow: Sequence[str] = (),
     limits: Limits | None = None,
+    on_error: OnError = "raise",
+    cache: CacheOption = None,
 ) -> IndexStore:
     """Open an index or a legacy file as a read-only store of zarr-python 3.
 
@@ -164,6 +241,12 @@ def open_store(
         As for `open_index`.
     limits
         How large the index may be and what is read through it, see `byteatlas.Limits`.
+    on_error
+        As for `byteatlas.Reader`, where it is byteatlas that decodes: by the codec pipeline
+        `byteatlas.store.zarr_pipeline.IndexCodecPipeline`. zarr's own knows only errors.
+    cache
+        Where to keep bytes that were fetched: ``"memory:256MiB"``, ``"/a/folder:20GiB"``, or what
+        `byteatlas.open_cache` returned, to share it. Nothing is kept by default.
 
     Examples
     --------
@@ -174,7 +257,12 @@ def open_store(
 
     group = open_group(target, storage_options=storage_options, allow=allow, limits=limits)
     return IndexStore(
-        group, zarr_format=zarr_format, storage_options=storage_options, limits=limits
+        group,
+        zarr_format=zarr_format,
+        storage_options=storage_options,
+        limits=limits,
+        on_error=on_error,
+        cache=cache,
     )
 
 
@@ -185,6 +273,8 @@ def open_dataset(
     storage_options: Mapping[str, Any] | None = None,
     allow: Sequence[str] = (),
     limits: Limits | None = None,
+    on_error: OnError = "raise",
+    cache: CacheOption | bool = None,
     **options: Any,
 ) -> xr.Dataset:
     """Open one group of an index or a legacy file as an xarray dataset.
@@ -203,6 +293,13 @@ def open_dataset(
         As for `open_index`.
     limits
         How large the index may be and what is read through it, see `byteatlas.Limits`.
+    on_error
+        What to do with a chunk that does not decode: "raise", or "fill-and-report", which fills
+        it, warns, and lists it in ``.byteatlas.filled``.
+    cache
+        Where to keep bytes that were fetched: ``"memory:256MiB"``, ``"/a/folder:20GiB"``, or a
+        cache that `byteatlas.open_cache` opened. True and False are xarray's own ``cache``, of
+        values in memory.
     **options
         Of `xarray.open_dataset`, such as ``chunks`` or ``decode_times``. (Any: xarray's own.)
 
@@ -223,6 +320,8 @@ def open_dataset(
         storage_options=storage_options,
         allow=allow,
         limits=limits,
+        on_error=on_error,
+        **({"cache": cache} if isinstance(cache, bool) else {"chunk_cache": cache}),
         **options,
     )
 
@@ -233,6 +332,8 @@ def open_datatree(
     storage_options: Mapping[str, Any] | None = None,
     allow: Sequence[str] = (),
     limits: Limits | None = None,
+    on_error: OnError = "raise",
+    cache: CacheOption | bool = None,
     **options: Any,
 ) -> xr.DataTree:
     """Open all groups of an index or a legacy file as an xarray tree.
@@ -249,6 +350,13 @@ def open_datatree(
         As for `open_index`.
     limits
         How large the index may be and what is read through it, see `byteatlas.Limits`.
+    on_error
+        What to do with a chunk that does not decode: "raise", or "fill-and-report", which fills
+        it, warns, and lists it in ``.byteatlas.filled``.
+    cache
+        Where to keep bytes that were fetched: ``"memory:256MiB"``, ``"/a/folder:20GiB"``, or a
+        cache that `byteatlas.open_cache` opened. True and False are xarray's own ``cache``, of
+        values in memory.
     **options
         Of `xarray.open_datatree`, such as ``chunks`` or ``decode_times``. (Any: xarray's own.)
     """
@@ -262,6 +370,8 @@ def open_datatree(
         storage_options=storage_options,
         allow=allow,
         limits=limits,
+        on_error=on_error,
+        **({"cache": cache} if isinstance(cache, bool) else {"chunk_cache": cache}),
         **options,
     )
 

@@ -198,9 +198,12 @@ def test_dask_reads_and_computes(index, archive, scheduler):
         open_dataset(index, chunks={}) as ours,
         xr.open_dataset(archive, engine="netcdf4") as expected,
     ):
-        assert ours["temp"].chunks == ((3, 3, 3, 1), (20, 20, 10))
+        assert ours["temp"].chunks == ((10,), (50,))  # chunks of 120 bytes are merged
+        rows = ours["temp"].chunk(time=3)
+        assert rows.chunks == ((3, 3, 3, 1), (50,))
         mean = ours["temp"].mean("x").compute(scheduler=scheduler)
         xr.testing.assert_allclose(mean, expected["temp"].mean("x"))
+        xr.testing.assert_identical(rows.compute(scheduler=scheduler), expected["temp"].compute())
 
 
 def test_lazy_datasets_are_picklable(index, archive):

@@ -8,22 +8,26 @@ not through zarr-python.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
-from xarray.backends import AbstractDataStore, BackendArray, BackendEntrypoint
+from xarray.backends import AbstractDataStore, BackendEntrypoint
 from xarray.backends.store import StoreBackendEntrypoint
-from xarray.coding.strings import create_vlen_dtype
 from xarray.core import indexing
 
 from byteatlas.limits import Limits
 from byteatlas.model import Attribute, VirtualArray, VirtualGroup
-from byteatlas.opening import open_group
-from byteatlas.read.reader import Reader
+from byteatlas.read.filled import OnError
 from byteatlas.read.sequences import is_of_sequences
+from byteatlas.sources.chunk_cache_option import CacheOption
+from byteatlas.store import accessor as _accessor  # noqa: F401  # registers itself
+from byteatlas.store.dask_chunks import dask_chunks
+from byteatlas.store.first_reads import FirstReads, first_reads, is_short
+from byteatlas.store.lazy_array import LazyArray
+from byteatlas.store.opened import Filled, OpenIndex, Options, open_with
 
 __all__ = ["ByteatlasBackendEntrypoint"]
 
@@ -46,6 +50,8 @@ class ByteatlasBackendEntrypoint(BackendEntrypoint):
         "storage_options",
         "allow",
         "limits",
+        "on_error",
+        "chunk_cache",
     )
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
@@ -56,8 +62,9 @@ class ByteatlasBackendEntrypoint(BackendEntrypoint):
             return "byteatlas" in filename_or_obj
         if not isinstance(filename_or_obj, str | os.PathLike):
             return False
+        path = Path(filename_or_obj)
         try:
-            with open(filename_or_obj, "rb") as file:  # noqa: PTH123  # may be a str
+            with (path / ".zmetadata" if path.is_dir() else path).open("rb") as file:
                 return b"".join(file.read(256).split()).startswith(b'{"byteatlas":')
         except (OSError, ValueError):
             return False
@@ -71,6 +78,8 @@ class ByteatlasBackendEntrypoint(BackendEntrypoint):
         storage_options: Mapping[str, Any] | None = None,
         allow: Sequence[str] = (),
         limits: Limits | None = None,
+        on_error: OnError = "raise",
+        chunk_cache: CacheOption = None,
         **decoders: Any,
     ) -> xr.Dataset:
         """Return one group as a dataset.
@@ -89,15 +98,20 @@ class ByteatlasBackendEntrypoint(BackendEntrypoint):
             Prefixes of URLs that the index may name, see `byteatlas.open_index`.
         limits
             How large the index may be and what is read, see `byteatlas.Limits`.
+        on_error
+            What to do with a chunk that does not decode: "raise", or "fill-and-report", which
+            fills it, warns, and lists it in ``dataset.byteatlas.filled``.
+        chunk_cache
+            Where to keep bytes that were fetched, such as ``"memory:256MiB"`` or
+            ``"/a/folder:20GiB"``. (xarray's own option ``cache`` is about decoded values.)
         **decoders
             Of xarray's decoding, such as ``decode_times``.
         """
-        root = open_group(
-            filename_or_obj, storage_options=storage_options, allow=allow, limits=limits
-        )
-        reader = Reader(root.sources, storage_options, limits)
-        path, wanted = _find(root, group)
-        return _decode(_GroupStore(wanted, path, reader), drop_variables, decoders)
+        options = _options(storage_options, allow, limits, on_error, chunk_cache)
+        opened = open_with(filename_or_obj, options)
+        path, wanted = _find(opened.group, group)
+        ((_, dataset),) = _decoded(opened, [(path, wanted)], drop_variables, decoders)
+        return dataset
 
     def open_datatree(self, filename_or_obj: Any, **options: Any) -> xr.DataTree:
         """Return all groups, or all below ``group``, as a tree. Takes what `open_dataset` takes."""
@@ -116,20 +130,35 @@ class ByteatlasBackendEntrypoint(BackendEntrypoint):
         storage_options: Mapping[str, Any] | None = None,
         allow: Sequence[str] = (),
         limits: Limits | None = None,
+        on_error: OnError = "raise",
+        chunk_cache: CacheOption = None,
         **decoders: Any,
     ) -> dict[str, xr.Dataset]:
         """Return all groups as datasets, by path from `group`. Takes what `open_dataset` takes."""
-        root = open_group(
-            filename_or_obj, storage_options=storage_options, allow=allow, limits=limits
-        )
-        reader = Reader(root.sources, storage_options, limits)
-        top, wanted = _find(root, group)
+        options = _options(storage_options, allow, limits, on_error, chunk_cache)
+        opened = open_with(filename_or_obj, options)
+        top, wanted = _find(opened.group, group)
+        groups = list(wanted.walk(top))
         return {
-            path[len(top) :] or "/": _decode(
-                _GroupStore(part, path, reader), drop_variables, decoders
-            )
-            for path, part in wanted.walk(top)
+            path[len(top) :] or "/": dataset
+            for path, dataset in _decoded(opened, groups, drop_variables, decoders)
         }
+
+
+def _options(
+    storage_options: Mapping[str, Any] | None,
+    allow: Sequence[str],
+    limits: Limits | None,
+    on_error: OnError,
+    chunk_cache: CacheOption,
+) -> Options:
+    return Options(
+        storage_options=storage_options,
+        allow=tuple(allow),
+        limits=limits,
+        on_error=on_error,
+        cache=chunk_cache,
+    )
 
 
 def _find(root: VirtualGroup, group: str | None) -> tuple[str, VirtualGroup]:
@@ -144,19 +173,39 @@ def _find(root: VirtualGroup, group: str | None) -> tuple[str, VirtualGroup]:
     return "".join(f"/{part}" for part in parts), found
 
 
-def _decode(
-    store: _GroupStore, drop_variables: str | Iterable[str] | None, decoders: Mapping[str, Any]
-) -> xr.Dataset:
-    return StoreBackendEntrypoint().open_dataset(store, drop_variables=drop_variables, **decoders)
+def _decoded(
+    opened: OpenIndex,
+    groups: list[tuple[str, VirtualGroup]],
+    drop_variables: str | Iterable[str] | None,
+    decoders: Mapping[str, Any],
+) -> Iterator[tuple[str, xr.Dataset]]:
+    """Yield each group as xarray decodes it; what it looks at is read for all of them at once."""
+    named = [drop_variables] if isinstance(drop_variables, str) else drop_variables or ()
+    dropped = frozenset(named)
+    opened.first = FirstReads(first_reads(groups, dropped, decoders), opened.reader)
+    opened.is_decoding = True
+    try:
+        for path, group in groups:
+            store = _GroupStore(group, path, opened, dropped)
+            decoded = StoreBackendEntrypoint().open_dataset(
+                store, drop_variables=drop_variables, **decoders
+            )
+            yield path, decoded
+    finally:
+        opened.is_decoding = False
 
 
 class _GroupStore(AbstractDataStore):
     """One group, in the terms of xarray's decoding."""
 
-    def __init__(self, group: VirtualGroup, path: str, reader: Reader) -> None:
+    def __init__(
+        self, group: VirtualGroup, path: str, opened: OpenIndex, dropped: frozenset[str]
+    ) -> None:
         self._group = group
         self._path = path
-        self._reader = reader
+        self._opened = opened
+        kept = {name: array for name, array in group.arrays.items() if name not in dropped}
+        self._chunks = dask_chunks(kept)
 
     def get_variables(self) -> dict[str, xr.Variable]:
         return {name: self._variable(name, array) for name, array in self._group.arrays.items()}
@@ -172,19 +221,35 @@ class _GroupStore(AbstractDataStore):
         return {"unlimited_dims": {name for name, one in dimensions if one.is_unlimited}}
 
     def close(self) -> None:
-        self._reader.close()
+        self._opened.reader.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Elsewhere, ()  # of a dataset's pickle it is only for closing
 
     def _variable(self, name: str, array: VirtualArray) -> xr.Variable:
-        data = indexing.LazilyIndexedArray(_LazyArray(array, f"{self._path}/{name}", self._reader))
+        path = f"{self._path}/{name}"
+        data = indexing.LazilyIndexedArray(LazyArray(path, self._opened))
         attrs: dict[str, Any] = dict(array.attrs)
         if array.dtype.kind == "S" and isinstance(attrs.get("_FillValue"), str):
             attrs["_FillValue"] = np.bytes_(attrs["_FillValue"].encode())
         encoding = _encoding(array)
+        if name in self._chunks:
+            encoding["preferred_chunks"] = self._chunks[name]
         if "least_significant_digit" in attrs:
             encoding["least_significant_digit"] = attrs.pop("least_significant_digit")
-        if len(self._reader.sources) == 1:
-            encoding["source"] = self._reader.sources[0].public_url
+        sources = self._opened.group.sources
+        if len(sources) == 1:
+            encoding["source"] = sources[0].public_url
+        if self._opened.options.on_error != "raise":
+            encoding["byteatlas"] = Filled(path, self._opened.reader.filled)
         return xr.Variable(array.dimensions, data, attrs, encoding)
+
+
+class _Elsewhere:
+    """What a dataset that was opened in another process, or pickled, has to close: nothing."""
+
+    def close(self) -> None:
+        """Do nothing: the arrays share what this process has open of their index."""
 
 
 def _encoding(array: VirtualArray) -> dict[str, Any]:
@@ -194,7 +259,6 @@ def _encoding(array: VirtualArray) -> dict[str, Any]:
         "dtype": _encoded_dtype(array),
         "original_shape": array.shape,
         "chunksizes": array.chunk_shape or None,
-        "preferred_chunks": dict(zip(array.dimensions, array.chunk_shape, strict=False)),
         "zlib": "zlib" in codecs,
         "shuffle": "shuffle" in codecs,
         "fletcher32": "fletcher32" in codecs,
@@ -207,31 +271,9 @@ def _encoding(array: VirtualArray) -> dict[str, Any]:
 
 def _encoded_dtype(array: VirtualArray) -> Any:
     if array.dtype == object and not is_of_sequences(array):
-        return str
+        # xarray reads all strings at once where this is str, to find the length of the longest.
+        return str if is_short(array) else array.dtype
     if "enum" in array.notes:
         meaning = {"enum": dict(array.notes["enum"]), "enum_name": array.notes.get("enum_name")}
         return np.dtype(array.dtype, metadata=meaning)
     return array.dtype
-
-
-class _LazyArray(BackendArray):
-    """An array whose values are read when xarray asks for them; picklable."""
-
-    __slots__ = ("array", "dtype", "path", "reader", "shape")
-
-    def __init__(self, array: VirtualArray, path: str, reader: Reader) -> None:
-        self.array = array
-        self.path = path
-        self.reader = reader
-        self.shape = array.shape
-        self.dtype: np.dtype[Any] = array.dtype
-        if array.dtype == object and not is_of_sequences(array):
-            self.dtype = create_vlen_dtype(str)  # type: ignore[no-untyped-call]  # xarray's own
-
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        return indexing.explicit_indexing_adapter(
-            key, self.shape, indexing.IndexingSupport.OUTER, self._read
-        )
-
-    def _read(self, key: tuple[Any, ...]) -> NDArray[Any]:
-        return self.reader.read(self.array, key, path=self.path)
