@@ -46,22 +46,29 @@ if TYPE_CHECKING:
         VirtualGroup,
     )
     from byteatlas.opening import open_dataset, open_datatree, open_index, open_store
+    from byteatlas.read import Cost, FilledChunk, FilledChunks, Reader
     from byteatlas.scanning import scan
     from byteatlas.sealing import seal
     from byteatlas.sources import Trace
+    from byteatlas.sources.chunk_cache_disk import CacheWarning
+    from byteatlas.sources.chunk_cache_option import open_cache
     from byteatlas.verification import VerifyReport, verify
 
 __all__ = [
     "ByteRange",
     "ByteRanges",
     "ByteatlasError",
+    "CacheWarning",
     "Check",
     "ChunkManifest",
     "Codec",
     "Conflict",
+    "Cost",
     "Diagnosis",
     "Dimension",
     "Encoding",
+    "FilledChunk",
+    "FilledChunks",
     "Inconsistent",
     "LimitExceeded",
     "Limits",
@@ -70,6 +77,7 @@ __all__ = [
     "NotAllowed",
     "NotRecognised",
     "RangeIgnored",
+    "Reader",
     "ScanReport",
     "ShortRead",
     "Skipped",
@@ -85,6 +93,7 @@ __all__ = [
     "VirtualGroup",
     "__version__",
     "diagnose",
+    "open_cache",
     "open_dataset",
     "open_datatree",
     "open_index",
@@ -98,13 +107,18 @@ __all__ = [
 _HOMES = {
     "ByteRange": "model",
     "ByteRanges": "model",
+    "CacheWarning": "sources.chunk_cache_disk",
     "Check": "diagnosis",
     "ChunkManifest": "model",
     "Codec": "model",
+    "Cost": "read",
     "Diagnosis": "diagnosis",
     "Dimension": "model",
     "Encoding": "model",
+    "FilledChunk": "read",
+    "FilledChunks": "read",
     "Limits": "limits",
+    "Reader": "read",
     "ScanReport": "model",
     "Skipped": "model",
     "Source": "model",
@@ -113,6 +127,7 @@ _HOMES = {
     "VirtualArray": "model",
     "VirtualGroup": "model",
     "diagnose": "diagnosis",
+    "open_cache": "sources.chunk_cache_option",
     "open_dataset": "opening",
     "open_datatree": "opening",
     "open_index": "opening",

@@ -46,7 +46,8 @@ def test_each_command_has_the_summary_that_the_help_shows(name):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_command_has_the_options_that_all_have(name, byteatlas):
     said = byteatlas(name, "-h").stdout
-    assert all(option in said for option in ("--json", "--quiet", "--debug", "--storage-option"))
+    assert all(option in said for option in ("--json", "--quiet", "--debug"))
+    assert ("--storage-option" in said) == (name != "cache")
 
 
 def test_the_help_imports_nothing_heavy():

@@ -19,8 +19,11 @@ COMMANDS = {
     "ls": "List the keys of an index.",
     "cat": "Write the bytes behind one key to standard output.",
     "where": "Tell where the bytes of a variable are.",
+    "cost": "Tell what a read would take, without reading.",
+    "convert": "Write an index as JSON or as Parquet.",
     "verify": "Compare an index with what it was made of.",
     "doctor": "Say whether a URL can be read by ranges, and how well.",
+    "cache": "Tell what a cache on disk holds, or empty it.",
 }
 """Name to summary: enough for `byteatlas --help` without importing anything."""
 
@@ -82,7 +85,7 @@ def main(ctx: click.Context) -> None:
     """Legacy scientific files as virtual Zarr stores, read where they lie.
 
     SOURCE is a path or URL of a netCDF or HDF5 file: https://, s3://, gs://, az://, file, or any
-    protocol fsspec knows. INDEX is a file that `byteatlas scan` wrote, or any kerchunk JSON.
+    protocol fsspec knows. INDEX is what `byteatlas scan` wrote, or any kerchunk JSON or Parquet.
 
     Exit codes: 0 all well, 1 usage or failure, 2 data differ, 3 partly done (variables were
     skipped), 4 the source changed since it was indexed.

@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 import click
 
-from byteatlas.cli.options import no_key, opening, zarr_format
+from byteatlas.cli.options import cache, no_key, opening, zarr_format
 from byteatlas.cli.output import ExitCode, Output, shared
 from byteatlas.errors import ByteatlasError
 from byteatlas.opening import open_group
+from byteatlas.sources.chunk_cache import ChunkCache
 from byteatlas.store.contents import Contents, Slice
 
 __all__ = ["command"]
@@ -22,6 +23,7 @@ __all__ = ["command"]
 @click.argument("key")
 @zarr_format
 @opening
+@cache
 @shared
 def command(
     *,
@@ -30,6 +32,7 @@ def command(
     zarr_format: Literal[2, 3],
     storage_options: dict[str, Any],
     allow: tuple[str, ...],
+    cache: ChunkCache | None,
     output: Output,
 ) -> ExitCode:
     """Write the bytes behind KEY to standard output: metadata, or a chunk as it is stored.
@@ -41,7 +44,7 @@ def command(
     byteatlas cat sst.json sst/0.0.0 | zlib-flate -uncompress > chunk
     """  # noqa: D301  # \b: click keeps these lines apart
     group = open_group(target, storage_options=storage_options, allow=allow)
-    contents = Contents(group, zarr_format, storage_options)
+    contents = Contents(group, zarr_format, storage_options, cache=cache)
     (data,) = asyncio.run(contents.get_many([Slice(key.strip("/"))]))
     if data is None:
         raise no_key(group, key, zarr_format)

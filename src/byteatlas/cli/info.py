@@ -13,6 +13,7 @@ from byteatlas import display
 from byteatlas.cli.options import opening
 from byteatlas.cli.output import ExitCode, Output, shared
 from byteatlas.index.attributes import attribute_to_json, attributes_to_json, scalar_to_json
+from byteatlas.index.lazy_manifest import with_all_sources
 from byteatlas.model import Attribute, VirtualArray, VirtualGroup
 from byteatlas.opening import open_group
 
@@ -31,7 +32,7 @@ def command(
     Each variable also has its chunks: their shape, their codecs, and how many are virtual (byte
     ranges of the source), inlined (kept in the index) or missing (never written).
     """
-    group = open_group(target, storage_options=storage_options, allow=allow)
+    group = with_all_sources(open_group(target, storage_options=storage_options, allow=allow))
     output.result(describe(group), lambda: "\n".join(cdl(group, target)))
     return ExitCode.OK
 

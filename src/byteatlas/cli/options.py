@@ -12,8 +12,10 @@ from typing import Any, Literal
 import click
 
 from byteatlas.model import VirtualArray, VirtualGroup
+from byteatlas.sources.chunk_cache import ChunkCache
+from byteatlas.sources.chunk_cache_option import open_cache
 
-__all__ = ["find_array", "no_key", "opening", "parse_size", "storage", "zarr_format"]
+__all__ = ["cache", "find_array", "no_key", "opening", "parse_size", "storage", "zarr_format"]
 
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
@@ -80,6 +82,25 @@ def opening(function: Callable[..., Any]) -> Callable[..., Any]:
         help="Let an index that came over the network name sources whose URL begins so.",
     )
     return allow(storage(function))
+
+
+def cache(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command ``--cache``, and hand it the `cache` that is meant."""
+    option = click.option(
+        "--cache",
+        metavar="FOLDER:SIZE",
+        callback=_cache,
+        help="Keep bytes that are fetched in a folder, such as /tmp/chunks:1GiB, and find them "
+        "there the next time.",
+    )
+    return option(function)
+
+
+def _cache(ctx: click.Context, param: click.Parameter, value: str | None) -> ChunkCache | None:
+    try:
+        return open_cache(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, param) from error
 
 
 def zarr_format(function: Callable[..., Any]) -> Callable[..., Any]:

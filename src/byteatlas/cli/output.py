@@ -105,7 +105,7 @@ class Output:
         return ExitCode.FAILURE
 
 
-_ERROR_FACTS = ("url", "path", "offset", "length", "hint")
+_ERROR_FACTS = ("url", "path", "chunk", "offset", "length", "hint")
 
 
 def console(*, stderr: bool = False) -> Console:

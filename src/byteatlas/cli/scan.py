@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,20 +13,23 @@ import click
 from byteatlas import display
 from byteatlas.cli.options import parse_size, storage, zarr_format
 from byteatlas.cli.output import ExitCode, Output, shared
+from byteatlas.cli.writing import (
+    record_size,
+    refuse_other_files,
+    refuse_version_3,
+    said,
+    size_of,
+    write_index,
+)
 from byteatlas.errors import without_query
 from byteatlas.fallback import AUTO
-from byteatlas.index import to_json_bytes, write_json
+from byteatlas.index import to_json_bytes
 from byteatlas.model import VirtualGroup
 from byteatlas.scanning import scan
 from byteatlas.sealing import seal
 from byteatlas.sources import Trace
 
 __all__ = ["command"]
-
-_INDEX = re.compile(
-    rb"""\s*\{\s*(?:\}|"(?:byteatlas|refs|version|templates|gen|[^"]*\.z\w+|[^"]*zarr\.json)")"""
-)
-"""How an index begins, of byteatlas or any other that writes kerchunk JSON."""
 
 
 @click.command("scan", short_help="Scan SOURCE and write its index.")
@@ -37,10 +39,12 @@ _INDEX = re.compile(
     "--output",
     "index",
     metavar="INDEX",
-    help="Where to write the index: a path, or - for standard output. Without it: the name of "
-    "SOURCE and .json, in this directory.",
+    help="Where to write the index: a path, or - for standard output. A path that ends in .parq "
+    "or .parquet becomes a directory of Parquet files. Without it: the name of SOURCE and .json, "
+    "in this directory.",
 )
 @zarr_format
+@record_size
 @click.option(
     "--max-chunk",
     callback=parse_size,
@@ -90,6 +94,7 @@ def command(
     source: str,
     index: str | None,
     zarr_format: Literal[2, 3],
+    record_size: int,
     max_chunk: int,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
@@ -112,6 +117,7 @@ def command(
     path = index if index is not None else default_index(source)
     if path == "-" and output.as_json:
         raise click.UsageError("with --json, the index cannot go to standard output too")
+    refuse_version_3(path, zarr_format)
     if path != "-":
         refuse_other_files(Path(path))
     trace = Trace(keep_log=is_traced)
@@ -143,8 +149,10 @@ def command(
         )
         sys.stdout.buffer.flush()
     else:
-        write_json(group, path, zarr_format=zarr_format, keep_query=keep_query)
-        output.result(_facts(group, path, trace), lambda: _said(group, path))
+        write_index(
+            group, path, zarr_format=zarr_format, record_size=record_size, keep_query=keep_query
+        )
+        output.result(_facts(group, path, trace), lambda: said(group, path))
     for name, note in display.read_by(group).items():
         output.note(f"{name}: read by {note}")
     for skipped in group.report.skipped:
@@ -165,24 +173,6 @@ def default_index(source: str) -> str:
     return f"{last}.json"
 
 
-def refuse_other_files(path: Path) -> None:
-    """Let nothing be overwritten but an earlier index.
-
-    Raises
-    ------
-    click.ClickException
-        The path exists and is something else, such as the source itself.
-    """
-    if not path.exists():
-        return
-    if path.is_file():
-        with path.open("rb") as file:
-            head = file.read(512)
-        if not head or _INDEX.match(head):
-            return
-    raise click.ClickException(f"{path} exists and is not an index; choose another name with -o")
-
-
 def trace_lines(trace: Trace) -> Iterator[str]:
     """Yield one line per request, and a sum."""
     for entry in trace.log:
@@ -199,7 +189,7 @@ def _facts(group: VirtualGroup, path: str, trace: Trace) -> dict[str, Any]:
     manifests = [array.manifest for _, array in group.walk_arrays()]
     facts: dict[str, Any] = {
         "index": path,
-        "index_size": Path(path).stat().st_size,
+        "index_size": size_of(Path(path)),
         "scanner": group.report.scanner,
         "sources": [{"url": s.public_url, "size": s.size} for s in group.sources],
         "arrays": len(manifests),
@@ -213,8 +203,3 @@ def _facts(group: VirtualGroup, path: str, trace: Trace) -> dict[str, Any]:
     if trace.keep_log:
         facts["trace"] = [entry._asdict() for entry in trace.log]
     return facts
-
-
-def _said(group: VirtualGroup, path: str) -> str:
-    written = display.size(Path(path).stat().st_size)
-    return f"{path}: {written} · {display.summary(group)}"
