@@ -1,7 +1,9 @@
 # A fresh machine needs only make, a package index, and Python 3.11 or newer:
 #   make demo    scan the sample files over HTTP and compare every value with netCDF4
 #   make test    run the tests
-# PYTHON=... chooses the interpreter, VENV=... the environment, ARGS=... what pytest is told.
+#   make bench   time whole user actions beside the peers, and check every answer
+# PYTHON=... chooses the interpreter, VENV=... the environment, ARGS=... what pytest (or
+# the benchmarks: ARGS='--quick read_local') is told.
 
 is_new_enough = import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11 python,\
@@ -11,11 +13,12 @@ ARGS ?=
 BIN = $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz fuzz-long lint format clean
+.PHONY: help demo test bench fuzz fuzz-long lint format clean
 
 help:
 	@echo "make demo    install into $(VENV), scan the sample files over HTTP, compare every value"
 	@echo "make test    install into $(VENV), run the tests"
+	@echo "make bench   install peers into $(VENV), run all benchmarks: some 12 minutes"
 	@echo "make fuzz    scan 20,000 damaged files, compare what is read with h5py and netCDF4"
 	@echo "make fuzz-long  look for harmful files by coverage, for FUZZ_S seconds"
 	@echo "make lint    check style and types"
@@ -27,6 +30,9 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -q $(ARGS)
+
+bench: $(VENV)/.installed-bench
+	$(BIN)/python benchmarks/run.py $(ARGS)
 
 fuzz: $(VENV)/.installed
 	$(BIN)/python -m fuzz --out fuzz_out $(ARGS)

@@ -14,6 +14,7 @@ from pathlib import Path
 import h5py
 import netCDF4
 import numpy as np
+from numpy.typing import NDArray
 
 CACHE = Path(tempfile.gettempdir()) / "byteatlas-benchmarks"
 
@@ -146,3 +147,53 @@ def scattered(path: Path, chunks: int, variables: int, size: int, is_paged: bool
             row, column = divmod(step, 60)
             for dataset, length in zip(datasets, lengths[step].tolist(), strict=True):
                 dataset.id.write_direct_chunk((row * 4, column * 32, 0), pool[length : 2 * length])
+
+
+def smooth(count: int) -> NDArray[np.float32]:
+    """Return values like those of a measured quantity: slow waves, noise, two decimal places."""
+    at = np.arange(count)
+    noise = np.random.default_rng(1).normal(0, 0.3, count)
+    return np.round(280 + 10 * np.sin(at / 5000) + noise, 2).astype("f4")
+
+
+def field(path: Path, steps: int, deep: int, rows: int, columns: int, is_packed: bool) -> None:  # noqa: FBT001
+    """Write steps of 512 x 512 values of 4 bytes, in chunks of this shape, 0: one piece.
+
+    With `is_packed`, chunks are shuffled and deflated at level 4: to 2.2 times less.
+    """
+    packing = {"shuffle": True, "compression": "gzip", "compression_opts": 4} if is_packed else {}
+    chunks = (deep, rows, columns) if deep else None
+    with h5py.File(path, "w") as file:
+        values = smooth(steps * 512 * 512).reshape(steps, 512, 512)
+        file.create_dataset("v", data=values, chunks=chunks, **packing)
+
+
+def tiny_chunks(path: Path, count: int) -> None:
+    """Write so many chunks of 16 x 16 values, shuffled and deflated."""
+    with h5py.File(path, "w") as file:
+        values = smooth(count * 256).reshape(count, 16, 16)
+        file.create_dataset(
+            "v",
+            data=values,
+            chunks=(1, 16, 16),
+            shuffle=True,
+            compression="gzip",
+            compression_opts=4,
+        )
+
+
+def series(path: Path, steps: int) -> None:
+    """Write four chunks for each step, one of every quarter, of some 8 KB each.
+
+    997 different chunks take turns.
+    """
+    values = smooth(997 * 64 * 72).reshape(997, 64 * 72)
+    planes = values.view(np.uint8).reshape(997, -1, 4).transpose(0, 2, 1)
+    pool = [zlib.compress(plane.tobytes(), 4) for plane in planes]
+    with h5py.File(path, "w") as file:
+        dataset = file.create_dataset(
+            "v", (steps, 128, 144), "f4", chunks=(1, 64, 72), shuffle=True, compression="gzip"
+        )
+        places = itertools.product(range(steps), (0, 64), (0, 72))
+        for number, place in enumerate(places):
+            dataset.id.write_direct_chunk(place, pool[number % 997])

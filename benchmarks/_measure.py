@@ -140,9 +140,9 @@ def _run(request: dict[str, Any]) -> dict[str, Any]:
     while len(cpu_s) < request["repeats"] and sum(cpu_s) < request["enough_s"]:
         gc.collect()
         before = _reset_peak()
-        wall, cpu = time.perf_counter(), _cpu_seconds()
+        wall, cpu = time.perf_counter(), cpu_seconds()
         result = act(*request["arguments"])
-        cpu_s.append(_cpu_seconds() - cpu)
+        cpu_s.append(cpu_seconds() - cpu)
         wall_s.append(time.perf_counter() - wall)
         peak = peak or _peak() - before
         answer = answer or summarise(result)
@@ -150,7 +150,7 @@ def _run(request: dict[str, Any]) -> dict[str, Any]:
     return {"cpu_s": cpu_s, "wall_s": wall_s, "peak": peak, "answer": answer}
 
 
-def _cpu_seconds() -> float:
+def cpu_seconds() -> float:
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.process_time() + children.ru_utime + children.ru_stime
 
@@ -195,8 +195,21 @@ def print_machine(packages: Sequence[str]) -> None:
     print(", ".join(f"{package} {version_of(package)}" for package in packages))
 
 
-def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def print_table(
+    title: str,
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    is_markdown: bool = False,
+) -> None:
     """Print rows under a header: the first and last column to the left, the others to the right."""
+    if is_markdown:
+        alignment = [":--", *["--:"] * (len(header) - 2), ":--"]
+        print(f"\n**{title}**\n")
+        for row in (header, alignment, *rows):
+            print(f"| {' | '.join(row)} |")
+        sys.stdout.flush()
+        return
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     print(f"\n{title}\n")
     for row in (header, ["-" * width for width in widths], *rows):

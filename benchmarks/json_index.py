@@ -5,6 +5,8 @@ loads the one that byteatlas wrote, in a fresh process:
 
   written   at most 1 s of CPU      kerchunk: its dictionary and `consolidate`, without a scan
   loaded    at most 2.5 s           fsspec: the reference filesystem; ujson: the parser alone
+  foreign   at most 2.5 s           the same as others spell it: by ujson, as kerchunk does, and
+                                    with every second chunk of a larger grid missing
 
 Every index that was written, and every one that was loaded, is compared with the references that
 were made up. Exits with 1 when one differs, whatever the time.
@@ -222,9 +224,30 @@ def row_of(
     return (result.name, seconds(result.least_cpu_s), ratio, megabytes(result.peak), remark)
 
 
+def write_foreign(index: str, folder: str) -> dict[str, str]:
+    """Write the index as others do: name to path."""
+    import ujson
+
+    document = json.loads(Path(index).read_bytes())
+    del document["byteatlas"]
+    paths = {"as ujson spells it": f"{folder}/ujson.json", "with gaps": f"{folder}/gaps.json"}
+    Path(paths["as ujson spells it"]).write_text(ujson.dumps(document))
+    zarray = json.loads(document["refs"]["sst/.zarray"])
+    zarray["shape"][0] *= 2
+    metadata = {"sst/.zarray": json.dumps(zarray), ".zgroup": '{"zarr_format":2}'}
+    chunks = {}
+    for key, value in document["refs"].items():
+        if isinstance(value, list):
+            t, y, x = key.removeprefix("sst/").split(".")
+            chunks[f"sst/{2 * int(t)}.{y}.{x}"] = value
+    Path(paths["with gaps"]).write_text(json.dumps({"version": 1, "refs": metadata | chunks}))
+    return paths
+
+
 def main() -> int:
     parser = argument_parser(__doc__)
     parser.add_argument("--repeats", type=int, default=3, help="at most, of each")
+    parser.add_argument("--markdown", action="store_true", help="print tables for a page")
     parser.add_argument("--enough-s", type=float, default=5, help="CPU seconds that end repeats")
     given = parser.parse_args()
     print_machine(PACKAGES)
@@ -242,9 +265,27 @@ def main() -> int:
                 )
             rows = [row_of(result, results[0], right, limit_s) for result in results]
             size = Path(index).stat().st_size
-            print_table(f"{title}: {COUNT:,} references, {size:,} bytes", HEADER, rows)
+            print_table(
+                f"{title}: {COUNT:,} references, {size:,} bytes",
+                HEADER,
+                rows,
+                is_markdown=given.markdown,
+            )
             is_right &= not results[0].problem
             is_right &= not any(result.differs_from(right) for result in results)
+        foreign = write_foreign(index, folder)
+        results = [
+            measure(READERS[0], path, repeats=given.repeats, enough_s=given.enough_s)
+            for path in foreign.values()
+        ]
+        rows = [
+            (name, *row_of(result, result, right, 2.5)[1:])
+            for name, result in zip(foreign, results, strict=True)
+        ]
+        print_table(
+            "loaded by byteatlas: as others spell it", HEADER, rows, is_markdown=given.markdown
+        )
+        is_right &= not any(result.problem or result.differs_from(right) for result in results)
     return 0 if is_right else 1
 
 
