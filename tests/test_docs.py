@@ -65,7 +65,7 @@ def test_the_readme_is_true(tmp_path):
         (python,) = [found[3] for found in FENCE.finditer(text) if found[1] == "python"]
         commands = re.findall(r"^\$ byteatlas ([^#\n]*)", text, re.MULTILINE)
         steps = [["-m", "byteatlas.cli", *command.split()] for command in commands]
-        assert len(steps) == 5
+        assert len(steps) == 7
         for step in [*steps, ["-W", "error", "-c", python]]:
             result = subprocess.run(
                 [sys.executable, *step], cwd=tmp_path, capture_output=True, text=True, check=False

@@ -30,9 +30,9 @@ _PIECE: Final = 2**18
 def prepare_shuffle(config: Config, bound: Bound) -> Step:
     """Undo the codec ``shuffle``, whose items have 4 bytes where it does not say."""
     del bound  # as many bytes come out as go in
-    item = int(config.get("elementsize", 4))
-    if item < 1:
-        raise Malformed(f"shuffle with items of {item} bytes, expected at least 1")
+    item = config.get("elementsize", 4)
+    if type(item) is not int or item < 1:
+        raise Malformed(f"shuffle with items of {item!r:.40} bytes, expected 1 or more")
 
     def step(data: Bytes) -> Bytes:
         return unshuffle(data, item)
@@ -51,7 +51,7 @@ def unshuffle(data: Bytes, item: int) -> Bytes:
         Size of an item, in bytes.
     """
     if item < 1:
-        raise Malformed(f"shuffle with items of {item} bytes, expected at least 1")
+        raise Malformed(f"shuffle with items of {item} bytes, expected 1 or more")
     count = len(data) // item
     if item == 1 or count < 2:
         return data
