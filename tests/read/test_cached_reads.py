@@ -36,6 +36,7 @@ def archive(tmp_path_factory):
         file.create_dataset("plain", data=values, chunks=(100, 512))
         file.create_dataset("whole", data=values)
         file.create_dataset("texts", data=texts, dtype=h5py.string_dtype(), chunks=(10,))
+        file.create_dataset("narrow", data=values, chunks=(2, 512))
     return path
 
 
@@ -175,6 +176,32 @@ def test_kept_bytes_are_compared_with_a_seal_too(scanned, server, expected, cach
     cache.put_many(sealed.sources[0], at, length, [bytes(n) for n in length.tolist()])
     result = Reader(sealed.sources, cache=cache).read(array, slice(5, 10))
     np.testing.assert_array_equal(result, expected["plain"][5:10])
+
+
+def test_every_kept_chunk_is_compared_with_its_seal(scanned, server, expected, cache):
+    sealed = seal(scanned)
+    array = sealed["narrow"]
+    at, length = (
+        column.astype(np.int64) for column in (array.manifest.offset, array.manifest.length)
+    )
+    damaged = [bytes([number]) * n for number, n in enumerate(length.tolist())]
+    cache.put_many(sealed.sources[0], at, length, damaged)
+    result = Reader(sealed.sources, cache=cache).read(array)
+    np.testing.assert_array_equal(result, expected["plain"])
+
+
+def test_when_a_kept_chunk_does_not_fit_nothing_kept_of_its_source_is_used(
+    scanned, expected, cache
+):
+    names = ["plain", "packed"]  # of the first nobody can tell that it is wrong
+    for name in names:
+        manifest = scanned[name].manifest
+        at, length = (one.astype(np.int64) for one in (manifest.offset, manifest.length))
+        cache.put_many(scanned.sources[0], at, length, [bytes(n) for n in length.tolist()])
+    reader = Reader(scanned.sources, cache=cache)
+    found = reader.read_many([(scanned[name], ..., name) for name in names])
+    for name, values in zip(names, found, strict=True):
+        np.testing.assert_array_equal(values, expected[name])
 
 
 def test_a_chunk_that_does_not_decode_is_not_kept(cache):

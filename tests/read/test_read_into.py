@@ -120,3 +120,16 @@ def test_errors_are_those_of_a_read_without(made, tmp_path):
     reader = Reader([type(group.sources[0])(group.sources[0].url)])
     with pytest.raises(ShortRead):
         reader.read_many([(group["a"], ..., "/a")], out=[np.empty(1000, int)])
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i2", "?", "M8[s]", "S2"])
+def test_memory_of_another_kind_is_refused(made, reader, dtype):
+    with pytest.raises(TypeError, match="Cannot cast"):
+        reader.read_many([(made[0]["plain"], ..., "")], out=[np.empty((60, 70), dtype)])
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_as_many_arrays_are_given_as_are_read(made, reader, count):
+    outs = [np.empty((60, 70), "f4")] * count
+    with pytest.raises(ValueError, match=f"{count} arrays are given for the values of 1"):
+        reader.read_many([(made[0]["plain"], ..., "")], out=outs)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from byteatlas.errors import SourceChanged
 from byteatlas.model import Buffer
 
-__all__ = ["check_digests", "digests_of"]
+__all__ = ["check_digests", "digests_of", "unlike"]
 
 _new_hash = partial(blake2b, digest_size=8)
 _finish = methodcaller("digest")
@@ -52,14 +52,25 @@ def check_digests(
     SourceChanged
         A digest differs; the error names offset and length of the first such chunk.
     """
+    for error in unlike(chunks, expected, offset).values():
+        raise error
+
+
+def unlike(
+    chunks: Sequence[Buffer], expected: NDArray[np.uint64], offset: Sequence[int]
+) -> dict[int, SourceChanged]:
+    """Return an error for each chunk that is not the one that was sealed, by its position.
+
+    The parameters are those of `check_digests`.
+    """
     found = digests_of(chunks)
-    wrong = np.flatnonzero(found != expected)
-    if wrong.size:
-        first = int(wrong[0])
-        raise SourceChanged(
-            f"the chunk has the digest {int(found[first]):016x}, but was sealed with"
-            f" {int(expected[first]):016x}",
-            offset=offset[first],
-            length=len(chunks[first]),
+    return {
+        at: SourceChanged(
+            f"the chunk has the digest {int(found[at]):016x}, but was sealed with"
+            f" {int(expected[at]):016x}",
+            offset=offset[at],
+            length=len(chunks[at]),
             hint="its bytes changed at the source or on the way; read again, or scan again",
         )
+        for at in np.flatnonzero(found != expected).tolist()
+    }

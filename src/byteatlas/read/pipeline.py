@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from byteatlas.errors import ByteatlasError, Malformed, ShortRead, SourceMissing, without_query
 from byteatlas.model import Buffer, VirtualArray
 from byteatlas.read.costs import Costs
-from byteatlas.read.digests import check_digests
+from byteatlas.read.digests import unlike
 from byteatlas.read.fetches import FetchPlan, alone, in_result, part_columns, plan_fetches
 from byteatlas.read.filled import FilledChunk, concerns_one_chunk, filling_value
 from byteatlas.read.kept import KEPT, KeptStream, after_reading, flush, held_parts
@@ -106,7 +106,11 @@ def _place_kept(
     wanted = [~mine for mine in held]
     for number, cells in work.lost.items():
         wanted[number] |= np.isin(plans[number].cell, cells)
-    return wanted
+    doubted = list(work.doubted)
+    return [
+        mine | np.isin(0 if plan.source is None else plan.source, doubted)
+        for plan, mine in zip(plans, wanted, strict=True)
+    ]
 
 
 class _Work:
@@ -269,7 +273,7 @@ class _Work:
             faults = plan.missing_bytes[rows].tolist()
         wrong: dict[int, ByteatlasError] = {}
         if plan.digest is not None:
-            wrong = self.unlike(chunks, plan.digest[rows], offsets)
+            wrong |= unlike(chunks, plan.digest[rows], offsets)
         if plan.start is not None:
             starts = plan.start[rows].tolist()
             chunks = [chunk[start:] for chunk, start in zip(chunks, starts, strict=True)]
@@ -289,23 +293,6 @@ class _Work:
                 if error.length is None and error.offset in (None, at):
                     error.length = len(chunk)
                 self.blame(error.at(url=url, offset=at), job, target, cell)
-
-    def unlike(
-        self, chunks: list[memoryview], digest: NDArray[np.uint64], offset: list[int]
-    ) -> dict[int, ByteatlasError]:
-        """Return which chunks are not those that were sealed."""
-        wrong: dict[int, ByteatlasError] = {}
-        try:
-            check_digests(chunks, digest, offset)
-        except ByteatlasError as first:
-            if self.filled is None:
-                return {offset.index(first.offset or 0): first}
-            for number, chunk in enumerate(chunks):
-                try:
-                    check_digests([chunk], digest[number : number + 1], offset[number:])
-                except ByteatlasError as error:
-                    wrong[number] = error
-        return wrong
 
     def place_one(
         self, job: Job, target: Target, cell: int, data: Buffer, encoding: int, url: str | None
@@ -354,6 +341,8 @@ class _KeptWork(_Work):
         super().__init__(*args)
         self.lost: dict[int, list[int]] = {}
         """Cells by number of job."""
+        self.doubted: set[int] = set()
+        """Positions of sources of which something that is kept does not fit."""
 
     def take(self, source: Callable[[int], ByteSource]) -> None:
         """Place all that is kept."""
@@ -372,9 +361,11 @@ class _KeptWork(_Work):
         number = next(number for number, one in enumerate(self.jobs) if one is job)
         self.lost.setdefault(number, []).append(cell)
         if not isinstance(error, SourceMissing):
-            for one, url in zip(self.sources, self.urls, strict=True):
+            pairs = zip(self.used.tolist(), self.sources, self.urls, strict=True)
+            for position, one, url in pairs:
                 if isinstance(one, CachedSource) and without_query(url) == error.url:
                     one.discard()
+                    self.doubted.add(position)
 
 
 def _first_too_short(job: Job, source: Callable[[int], ByteSource]) -> ByteatlasError:

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from itertools import islice
+from itertools import compress, islice
 from threading import Lock
 from typing import Any, get_args
 
@@ -199,7 +199,11 @@ class Reader:
         ------
         ByteatlasError, IndexError
             As `read`. Where one array cannot be read, none is returned.
+        ValueError, TypeError
+            An array in `out` has another shape, or a data type of another kind.
         """
+        if out is not None and len(out) != len(several):
+            raise ValueError(f"{len(out)} arrays are given for the values of {len(several)}")
         filled: list[FilledChunk] | None = None if self.on_error == "raise" else []
         results: list[NDArray[Any] | None] = [None] * len(several)
         jobs: list[Job] = []
@@ -232,10 +236,10 @@ class Reader:
         if out is None:
             return values
         for place, value in zip(out, values, strict=True):
-            if place.shape != value.shape:
-                raise ValueError(f"out has the shape {place.shape}, the values {value.shape}")
             if not np.may_share_memory(place, value):
-                place[...] = value
+                _check_shape(place, value.shape)
+                # Of text "same_kind" would cut off what does not fit.
+                np.copyto(place, value, casting="safe" if place.dtype.kind in "SU" else "same_kind")
         return list(out)
 
     def cost(self, array: VirtualArray, selection: Selection = ..., *, path: str = "") -> Cost:
@@ -311,6 +315,13 @@ def _memory_for(plan: ReadPlan, array: VirtualArray, out: NDArray[Any]) -> NDArr
     is_as_read = not arrange.takes and all(step in (0, slice(None)) for step in arrange.steps)
     if not is_as_read or array.dtype == object or out.dtype != array.dtype:
         return None
+    kept = [step != 0 for step in arrange.steps]
+    _check_shape(out, tuple(compress(plan.shape, kept)))
     if not (out.flags.c_contiguous and out.flags.writeable and out.flags.aligned):
         return None
     return out.reshape(plan.shape)
+
+
+def _check_shape(out: NDArray[Any], shape: tuple[int, ...]) -> None:
+    if out.shape != shape:
+        raise ValueError(f"out has the shape {out.shape}, the values have {shape}")

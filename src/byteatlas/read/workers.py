@@ -55,7 +55,12 @@ def work_together(work: Callable[[], None], stop: Callable[[], None], helpers: i
         raise
     finally:
         joined: list[Future[None]] = [one for one in helping if not one.cancel()]
-        wait(joined)
+        try:
+            wait(joined)
+        except BaseException:  # they must not work on what the caller takes back
+            stop()
+            wait(joined)
+            raise
     for one in joined:
         one.result()
 
