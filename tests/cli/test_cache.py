@@ -1,6 +1,7 @@
 """`byteatlas cat --cache` keeps what it fetched, and `byteatlas cache` shows and empties it."""
 
 import os
+import warnings
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ def filled(byteatlas, server, tmp_path):
     name = next(name for name, array in group.walk_arrays() if array.manifest.virtual_count)
     key = name.lstrip("/") + "/" + ".".join("0" for _ in group[name].shape)
     server.clear()
-    command = ("cat", "a.json", key, "--cache", "cache:1MiB")
+    command = ("cat", "a.json", key, "--cache", "./cache:1MiB")
     byteatlas(*command)
     assert len(server.log) == 1
     return command
@@ -74,3 +75,25 @@ def test_a_cache_that_cannot_be_emptied_is_an_error(byteatlas, filled, monkeypat
 def test_an_option_that_means_nothing_says_what_to_write(byteatlas, filled):
     result = byteatlas(*filled[:3], "--cache", "cache", code=1)
     assert "cache='cache' has no size; write" in result.stderr
+
+
+def test_a_size_may_follow_the_folder_here_too(byteatlas_json, filled):
+    assert byteatlas_json("cache", "./cache:1MiB") == byteatlas_json("cache", "cache")
+
+
+def test_a_lone_word_is_no_folder(byteatlas, filled):
+    result = byteatlas(*filled[:3], "--cache", "mem:1MiB", code=1)
+    assert "'mem' is not 'memory'" in result.stderr
+    assert not Path("mem").exists()
+
+
+def test_a_cache_that_cannot_be_used_is_one_plain_line(byteatlas, filled):
+    Path("file").write_text("no folder")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        result = byteatlas(*filled[:3], "--cache", "file/cache:1MiB")
+        assert byteatlas(*filled[:3], "--cache", "file/cache:1MiB", "--quiet").stderr == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("warning: the cache in ")
+    assert line.endswith("cannot be written: Not a directory; reading goes on without")
+    assert result.stdout_bytes == byteatlas(*filled[:3]).stdout_bytes

@@ -7,6 +7,7 @@ import pytest
 import xarray as xr
 
 from byteatlas.cli.output import ExitCode
+from byteatlas.errors import Unsupported
 from byteatlas.index.lazy_manifest import LazyManifest
 from byteatlas.opening import open_dataset, open_index
 
@@ -74,6 +75,33 @@ def test_queries_are_kept(byteatlas, index):
     assert "secret" not in said
 
 
+def test_json_can_go_to_standard_output(byteatlas, index, parquet):
+    assert byteatlas("convert", parquet, "-").stdout_bytes == index.read_bytes()
+    assert not index.with_name("-").exists()
+    assert "standard output" in byteatlas("convert", parquet, "-", "--json", code=1).stderr
+
+
+@pytest.mark.parametrize("name", ["x.parq", "x.parquet", "x.PARQUET", "x.Parq", "x.pq", "x.d/"])
+def test_a_name_tells_that_parquet_is_wanted(byteatlas, index, name):
+    byteatlas("convert", index, name)
+    place = index.with_name(name.rstrip("/"))
+    assert (place / ".zmetadata").is_file()
+    assert open_index(name).sources == open_index(index).sources
+    byteatlas("scan", index.with_name("ocean.nc"), "-o", name)
+
+
+def test_a_web_server_is_no_place_for_an_index(byteatlas, index):
+    for name in ("x.json", "x.parq"):
+        said = byteatlas("convert", index, f"https://localhost/{name}", code=1).stderr
+        assert said == (
+            f"error: https://localhost/{name}: a web server takes no files;"
+            " write to a local path or to a bucket\n"
+        )
+    for write in (open_index(index).to_json, open_index(index).to_parquet):
+        with pytest.raises(Unsupported, match="a web server takes no files"):
+            write("HTTP://localhost/x")
+
+
 @pytest.mark.parametrize("name", ["data.parq", "data.json"])
 def test_what_is_no_index_is_left_alone(byteatlas, index, name):
     place = index.with_name(name)
@@ -84,7 +112,7 @@ def test_what_is_no_index_is_left_alone(byteatlas, index, name):
         (place / "precious").write_text("precious")
 
     result = byteatlas("convert", index, name, code=ExitCode.FAILURE)
-    assert "is not an index" in result.stderr
+    assert "is not an index; choose another name for OUTPUT" in result.stderr
     assert [f.read_text() for f in (place, place / "precious") if f.is_file()] == ["precious"]
 
 

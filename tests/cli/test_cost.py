@@ -36,6 +36,7 @@ def test_cost_has_everything_as_json(byteatlas_json, climate):
     assert byteatlas_json("cost", climate, "/tas", "0", "10:30", "5:65") == {
         "variable": "/tas",
         "shape": [20, 60],
+        "is_empty": False,
         "result_bytes": 2400,
         "requests": 1,
         "bytes_fetched": 12845,
@@ -52,6 +53,16 @@ def test_cost_has_everything_as_json(byteatlas_json, climate):
         ],
         "has_lookup": False,
     }
+
+
+def test_a_selection_of_nothing_is_said_to_be_empty(byteatlas, byteatlas_json, climate):
+    said = byteatlas("cost", climate, "tas", "lat=-5:5").stdout
+    assert said.splitlines()[-1] == (
+        "empty     24x0x72 selects no values: nothing would be read"
+        " (a selection counts positions, not coordinates)"
+    )
+    facts = byteatlas_json("cost", climate, "tas", "lat=-5:5")
+    assert (facts["is_empty"], facts["shape"], facts["requests"]) == (True, [24, 0, 72], 0)
 
 
 def test_cost_of_a_file_is_that_of_its_index(byteatlas_json, climate):

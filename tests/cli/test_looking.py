@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
+from byteatlas.model import ChunkManifest, VirtualArray, VirtualGroup
 from byteatlas.scanning import scan
 from byteatlas.testing import RangeServer
 
@@ -195,3 +196,29 @@ def test_an_index_from_the_network_needs_leave_for_loopback_sources(byteatlas, s
         said = byteatlas("info", server.url("moved.json"), code=1).stderr
         assert "--allow PREFIX" in said
         byteatlas("info", server.url("moved.json"), "--allow", source.parent.as_uri())
+
+
+def test_what_reads_a_source_that_changed_exits_with_4(byteatlas, byteatlas_json, source, index):
+    byteatlas("cat", index, "temp/0.0.0.0")
+    with source.open("ab") as file:
+        file.write(b"more")
+    assert "the source changed" in byteatlas("cat", index, "temp/0.0.0.0", code=4).stderr
+    said = byteatlas_json("cat", index, "temp/0.0.0.0", code=4)
+    assert said["error"]["type"] == "SourceChanged"
+    byteatlas("verify", index, code=4)
+    byteatlas("cat", index, ".zgroup")
+
+
+def test_what_is_not_named_of_many_variables_is_counted(byteatlas):
+    group = VirtualGroup(
+        arrays={
+            f"v{n:02}": VirtualArray((), np.dtype("f4"), (), ChunkManifest.empty(()))
+            for n in range(20)
+        }
+    )
+    group.to_json("many.json")
+    said = byteatlas("where", "many.json", "nope", code=1).stderr
+    assert said.endswith("; there is /v00, /v01, /v02, /v03, /v04, /v05, /v06, /v07 and 12 more\n")
+    said = byteatlas("where", "many.json", "v071", code=1).stderr
+    assert "; there is /v07, " in said
+    assert said.endswith(" and 17 more\n")

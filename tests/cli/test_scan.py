@@ -1,7 +1,9 @@
 """`byteatlas scan`."""
 
 import json
+import shutil
 
+import fsspec
 import h5py
 import numpy as np
 import pytest
@@ -88,6 +90,60 @@ def test_a_json_file_of_another_kind_is_not_replaced(byteatlas, source):
     other.write_text('{"name": "mine", "version": "1.0"}')
     assert "is not an index" in byteatlas("scan", source, "-o", other, code=1).stderr
     assert other.read_text().startswith('{"name"')
+
+
+@pytest.fixture
+def namesake(source):
+    """Another file of the same name, in another folder."""
+    place = source.parent / "other" / source.name
+    place.parent.mkdir()
+    return shutil.copy(source, place)
+
+
+def test_the_index_of_a_namesake_is_not_replaced_unasked(byteatlas, source, namesake, tmp_path):
+    byteatlas("scan", source)
+    before = (tmp_path / "ocean.nc.json").read_bytes()
+    said = byteatlas("scan", namesake, code=1).stderr
+    assert said == (
+        f"error: ocean.nc.json is an index of {source}; say with -o where the index of"
+        f" {namesake} goes\n"
+    )
+    assert (tmp_path / "ocean.nc.json").read_bytes() == before
+    byteatlas("scan", namesake, "-o", "ocean.nc.json")
+    assert open_index(tmp_path / "ocean.nc.json").sources[0].url == str(namesake)
+
+
+@pytest.mark.parametrize("spelling", ["{}", "file://{}", "other/../ocean.nc", "./ocean.nc"])
+def test_the_index_of_the_same_source_is_replaced(byteatlas, source, namesake, spelling):
+    for _ in range(2):
+        byteatlas("scan", spelling.format(source))
+    byteatlas("scan", source)
+
+
+def test_an_index_of_unknown_sources_is_not_replaced_unasked(byteatlas, source, tmp_path):
+    place = tmp_path / "ocean.nc.json"
+    place.write_text('{"version": 1, "refs": {}}')
+    assert "is an index of unknown sources; say with -o" in byteatlas("scan", source, code=1).stderr
+    place.write_text("")
+    byteatlas("scan", source)
+
+
+def test_a_web_server_is_no_place_for_an_index(byteatlas, source):
+    with RangeServer(source.parent) as server:
+        for name in ("new.json", "new.parq"):
+            said = byteatlas("scan", source, "-o", server.url(name), code=1).stderr
+            assert said.startswith(f"error: {server.url(name)}: a web server takes no files; write")
+        assert server.log == []
+
+
+def test_an_index_may_go_to_any_other_filesystem(byteatlas, byteatlas_json, source, index):
+    said = byteatlas("scan", source, "-o", "memory://scanned.json").stdout
+    assert said.startswith("memory://scanned.json: ")
+    facts = byteatlas_json("scan", source, "-o", "memory://scanned.json")
+    assert facts["index_size"] is None
+    assert fsspec.filesystem("memory").cat_file("/scanned.json") == index.read_bytes()
+    byteatlas("scan", source, "-o", f"file://{source.parent}/ocean.json")
+    byteatlas("scan", source, "-o", f"file://{source}", code=1)
 
 
 def test_variables_can_be_chosen(byteatlas, source, tmp_path):

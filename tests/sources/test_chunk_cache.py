@@ -7,6 +7,7 @@ import sys
 import threading
 import tracemalloc
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -307,7 +308,9 @@ def test_an_option_says_where_and_how_much(text, expected):
 def test_a_path_may_be_relative_to_the_home_or_the_working_directory(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/home/somebody")
-    assert open_cache("here:1MiB").folder == tmp_path / "here"
+    assert open_cache("./here:1MiB").folder == tmp_path / "here"
+    assert open_cache("in/here:1MiB").folder == tmp_path / "in" / "here"
+    assert open_cache(Path("./here:1MiB")).folder == tmp_path / "here"
     assert str(open_cache("~/there:1MiB").folder) == "/home/somebody/there"
     assert open_cache("C:\\cache:1MiB").folder == tmp_path / "C:\\cache"
     assert list(tmp_path.iterdir()) == []
@@ -330,6 +333,10 @@ def test_a_path_may_be_relative_to_the_home_or_the_working_directory(monkeypatch
         ("memory:0", "has room for 0 bytes"),
         ("/a/b:20", "has room for 20 bytes"),
         ("s3://bucket/cache:1GiB", "is no folder on a local disk"),
+        ("mem:1GiB", "'mem' is not 'memory', and a folder of that name is './mem:1GiB'"),
+        ("redis:1GiB", "names no kind of cache: 'redis'"),
+        ("disk:/a/b:1GiB", "a folder of that name is './disk:/a/b:1GiB'"),
+        ("~nobody-of-this-name/a:1GiB", "home"),
         (256 * 2**20, "cache=268435456 is no cache"),
         (True, "cache=True is no cache"),
     ],

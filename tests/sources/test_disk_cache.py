@@ -477,6 +477,106 @@ def test_a_pack_that_may_not_be_read_is_told_once_and_missing(folder, small, mon
     assert [said(one) for one in told] == ["cannot be read: Permission denied"]
 
 
+class _Unseen:
+    """An entry of a folder whose file cannot be looked at."""
+
+    def __init__(self, entry):
+        self.name, self.path = entry.name, entry.path
+
+    def stat(self, **_options):
+        raise PermissionError(errno.EACCES, "Permission denied", self.path)
+
+
+@contextmanager
+def _entries_unseen(folder):
+    with really_scandir(folder) as found:
+        yield [_Unseen(entry) if entry.name.endswith(".pack") else entry for entry in found]
+
+
+really_scandir = os.scandir
+
+
+def _denied(*_args, **_options):
+    raise PermissionError(errno.EACCES, "Permission denied")
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("scandir", _denied),
+        ("scandir", _entries_unseen),
+        ("open", _denied),
+        ("preadv", _denied),
+        ("pread", _denied),
+        ("unlink", _denied),
+        ("stat", _denied),
+    ],
+)
+def test_nothing_that_a_folder_does_stops_a_read(folder, small, monkeypatch, name, call):
+    knowing, new = open_cache(f"{folder}:1MiB"), open_cache(f"{folder}:1MiB")
+    assert None not in get(knowing, *WANTED)
+    monkeypatch.setattr(os, name, call)
+    right = list(SMALL.values())
+    for cache in (knowing, new):
+        with all_warnings() as told:
+            for _ in range(2):
+                cache._rests_until = 0.0
+                found = get(cache, *WANTED, (9000, 3))
+                assert all(one in (None, other) for one, other in zip(found, right, strict=False))
+                cache.holds(SOURCE, *columns(*WANTED, (9000, 3)))
+                put(cache, {7000: b"more"})
+            cache.discard(SOURCE)
+        assert len(told) <= 1
+        assert all(said(one).endswith(": Permission denied") for one in told)
+
+
+def test_a_folder_that_cannot_be_listed_is_told_once_and_read_as_empty(folder, small, monkeypatch):
+    monkeypatch.setattr(os, "scandir", _denied)
+    cache = open_cache(f"{folder}:1MiB")
+    with all_warnings() as told:
+        assert cache.holds(SOURCE, *columns(*WANTED)).tolist() == [False] * 3
+        cache.discard(SOURCE)
+        assert get(cache, *WANTED) == [None] * 3
+    assert [said(one) for one in told] == ["cannot be read: Permission denied"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs the right to give a folder away")
+def test_a_folder_of_another_user_is_not_trusted(folder, small):
+    os.chown(folder / chunk_cache_space.FOLDER, 65534, -1)
+    with all_warnings() as told:
+        assert get(open_cache(f"{folder}:1MiB"), *WANTED) == [None] * 3
+    assert [said(one) for one in told] == ["cannot be trusted: it is another user's"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs the right to become another user")
+def test_another_user_reads_on_without_the_cache(folder, small):
+    folder.chmod(0o755)
+    code = """if True:
+        import os, sys, warnings
+        from pathlib import Path
+        import numpy as np
+        from byteatlas.model import Source
+        from byteatlas.sources.chunk_cache_disk import DiskCache
+        source = Source("https://example.org/a.nc", 10**9, '"tag"')
+        os.chdir(sys.argv[1])  # the folders above it may be closed to others
+        os.seteuid(65534)
+        cache = DiskCache(Path(), 2**20)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            at, length = np.array([0]), np.array([11])
+            assert cache.get_many(source, at, length) == [None]
+            cache.put_many(source, at, length, [b"first chunk"])
+            cache.discard(source)
+        print(*(one.message for one in told), sep="\\n")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(folder)], check=True, capture_output=True, text=True
+    )
+    assert done.stdout.count("\n") == 1
+    assert "cannot be read: Permission denied; reading goes on without" in done.stdout
+    assert right_or_missing(folder) == 3
+
+
 @pytest.mark.parametrize("mode", [0o777, 0o770])
 def test_a_folder_that_others_can_write_into_is_not_trusted(folder, small, mode):
     (folder / chunk_cache_space.FOLDER).chmod(mode)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal
 
 import click
@@ -11,9 +10,9 @@ from byteatlas import display
 from byteatlas.cli.options import opening, zarr_format
 from byteatlas.cli.output import ExitCode, Output, shared
 from byteatlas.cli.writing import (
+    STANDARD_OUTPUT,
+    check_place,
     record_size,
-    refuse_other_files,
-    refuse_version_3,
     said,
     size_of,
     write_index,
@@ -42,15 +41,17 @@ def command(
     allow: tuple[str, ...],
     output: Output,
 ) -> ExitCode:
-    """Write INDEX again as OUTPUT: Parquet where its name ends in .parq or .parquet, else JSON.
+    """Write INDEX again as OUTPUT: as Parquet or as JSON, or with - as JSON to standard output.
+
+    It becomes Parquet where its name ends in .parq, .parquet, .pq (in any case) or a slash.
+    An existing index is replaced; any other existing file is left alone.
 
     Nothing is lost either way, query strings of URLs included. A Parquet index has metadata of
     Zarr version 2; what a JSON index says in version 3, it says in that.
     """
     is_local = "://" not in output_index
-    refuse_version_3(output_index, zarr_format)
-    if is_local:
-        refuse_other_files(Path(output_index))
+    hint = "choose another name for OUTPUT"
+    check_place(output_index, zarr_format, as_json=output.as_json, hint=hint)
     with output.progress(f"reading {without_query(index)}") as say:
         group = loaded(open_index(index, storage_options=storage_options, allow=allow))
         say(f"writing {without_query(output_index)}")
@@ -62,10 +63,12 @@ def command(
             keep_query=True,
             storage_options=None if is_local else storage_options,
         )
+    if output_index == STANDARD_OUTPUT:
+        return ExitCode.OK
     manifests = [array.manifest for _, array in group.walk_arrays()]
     facts = {
         "index": without_query(output_index),
-        "index_size": size_of(Path(output_index)) if is_local else None,
+        "index_size": size_of(output_index),
         "arrays": len(manifests),
         "chunks": display.chunk_kinds(*manifests),
         "sources": len(group.sources),

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+_AXES_ARE = "nothing would be read (a selection counts positions, not coordinates)"
+
 
 @click.command(
     "cost",
@@ -47,7 +49,8 @@ def command(
 
     SELECTION is of positions, as numpy takes them: for each axis one, a range, or a list, in
     order or by the names of dimensions; all of VARIABLE by default. Without VARIABLE, of each
-    variable as a whole. (A SOURCE is scanned first, which does read.)
+    variable as a whole. (A SOURCE is scanned first, which does read.) What a cache holds already
+    is counted as if it were not there.
 
     \b
     byteatlas cost sst.json
@@ -69,6 +72,7 @@ def facts(cost: Cost) -> dict[str, Any]:
     """Return a cost as JSON values."""
     return {
         "shape": list(cost.shape),
+        "is_empty": not all(cost.shape),
         "result_bytes": cost.result_bytes,
         "requests": cost.requests,
         "bytes_fetched": cost.bytes_fetched,
@@ -102,6 +106,8 @@ def _rows(array: VirtualArray, cost: Cost) -> Iterator[tuple[str, str]]:
         yield "", f"… and {len(cost.sources) - display.MAX_ENTRIES:,} more"
     for note in cost.notes:
         yield "besides", note
+    if not all(cost.shape):
+        yield "empty", f"{display.shape(cost.shape)} selects no values: {_AXES_ARE}"
 
 
 def _bytes(count: int) -> str:

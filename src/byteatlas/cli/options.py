@@ -19,6 +19,8 @@ __all__ = ["cache", "find_array", "no_key", "opening", "parse_size", "storage", 
 
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+_NAMED = 8
+"""So many variables are named where none looks like the one that was asked for."""
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmg]i?)?b?\s*", re.IGNORECASE)
 
 
@@ -90,8 +92,8 @@ def cache(function: Callable[..., Any]) -> Callable[..., Any]:
         "--cache",
         metavar="FOLDER:SIZE",
         callback=_cache,
-        help="Keep bytes that are fetched in a folder, such as /tmp/chunks:1GiB, and find them "
-        "there the next time.",
+        help="Keep bytes that are fetched in a folder, such as /tmp/chunks:1GiB or "
+        "./chunks:1GiB, and find them there the next time.",
     )
     return option(function)
 
@@ -145,5 +147,6 @@ def find_array(group: VirtualGroup, path: str) -> VirtualArray:
     if reason := reasons.get(path.strip("/")):
         raise click.ClickException(f"{path!r} was skipped: {reason}")
     names = [name for name, _ in group.walk_arrays()]
-    near = get_close_matches(path, names, 3) or names[:3]
-    raise click.ClickException(f"no variable {path!r}; there is {', '.join(near) or 'none'}")
+    near = get_close_matches(f"/{path.strip('/')}", names, 3) or names[:_NAMED]
+    more = f" and {len(names) - len(near):,} more" if len(names) > len(near) else ""
+    raise click.ClickException(f"no variable {path!r}; there is {', '.join(near) or 'none'}{more}")

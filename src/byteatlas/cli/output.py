@@ -6,6 +6,7 @@ import functools
 import json
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from byteatlas.display import printable, size
-from byteatlas.errors import ByteatlasError, NotAllowed
+from byteatlas.errors import ByteatlasError, NotAllowed, SourceChanged
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -102,7 +103,19 @@ class Output:
             facts = {"type": type(error).__name__, "message": message} | facts
             click.echo(json.dumps({"error": facts}))
         click.echo(f"error: {message}", err=True)
-        return ExitCode.FAILURE
+        return ExitCode.STALE if isinstance(error, SourceChanged) else ExitCode.FAILURE
+
+    @contextmanager
+    def warning_lines(self) -> Iterator[None]:
+        """Say every warning on one line, without the place in the code that gave it."""
+
+        def show(message: Warning | str, *where: object, **more: object) -> None:
+            del where, more
+            self.note(f"warning: {' '.join(str(message).split())}")
+
+        with warnings.catch_warnings():
+            warnings.showwarning = show
+            yield
 
 
 _ERROR_FACTS = ("url", "path", "chunk", "offset", "length", "hint")
@@ -127,7 +140,8 @@ def shared(function: Callable[..., ExitCode]) -> Callable[..., ExitCode]:
     def command(*, as_json: bool, quiet: bool, debug: bool, **options: Any) -> ExitCode:
         output = Output(as_json, quiet, debug)
         try:
-            return function(output=output, **options)
+            with output.warning_lines():
+                return function(output=output, **options)
         except (click.UsageError, BrokenPipeError):
             raise
         except Exception as error:  # noqa: BLE001  # the last resort: whatever it is, it is shown

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -14,16 +13,16 @@ from byteatlas import display
 from byteatlas.cli.options import parse_size, storage, zarr_format
 from byteatlas.cli.output import ExitCode, Output, shared
 from byteatlas.cli.writing import (
+    STANDARD_OUTPUT,
+    check_place,
     record_size,
-    refuse_other_files,
-    refuse_version_3,
+    refuse_other_source,
     said,
     size_of,
     write_index,
 )
 from byteatlas.errors import without_query
 from byteatlas.fallback import AUTO
-from byteatlas.index import to_json_bytes
 from byteatlas.model import VirtualGroup
 from byteatlas.scanning import scan
 from byteatlas.sealing import seal
@@ -39,9 +38,9 @@ __all__ = ["command"]
     "--output",
     "index",
     metavar="INDEX",
-    help="Where to write the index: a path, or - for standard output. A path that ends in .parq "
-    "or .parquet becomes a directory of Parquet files. Without it: the name of SOURCE and .json, "
-    "in this directory.",
+    help="Where to write the index: a path or URL, or - for standard output. One that ends in "
+    ".parq, .parquet, .pq or a slash becomes a directory of Parquet files. Without it: the name of "
+    "SOURCE and .json, in this directory.",
 )
 @zarr_format
 @record_size
@@ -111,15 +110,15 @@ def command(
 ) -> ExitCode:
     """Scan SOURCE and write its index: where the bytes of each chunk are.
 
-    An existing index is replaced; any other existing file is left alone. Exits with 3 when
-    variables had to be skipped: the index is complete but for them, and says why.
+    An existing index is replaced, without -o only one of the same SOURCE; any other existing file
+    is left alone. Exits with 3 when variables had to be skipped: the index is complete but for
+    them, and says why.
     """
     path = index if index is not None else default_index(source)
-    if path == "-" and output.as_json:
-        raise click.UsageError("with --json, the index cannot go to standard output too")
-    refuse_version_3(path, zarr_format)
-    if path != "-":
-        refuse_other_files(Path(path))
+    hint = "choose another name with -o"
+    check_place(path, zarr_format, as_json=output.as_json, hint=hint)
+    if index is None:
+        refuse_other_source(Path(path), source)
     trace = Trace(keep_log=is_traced)
     try:
         with output.progress(f"scanning {without_query(source)}", trace) as say:
@@ -143,15 +142,10 @@ def command(
         if is_traced:
             for line in trace_lines(trace):
                 click.echo(line, err=True)
-    if path == "-":
-        sys.stdout.buffer.write(
-            to_json_bytes(group, zarr_format=zarr_format, keep_query=keep_query)
-        )
-        sys.stdout.buffer.flush()
-    else:
-        write_index(
-            group, path, zarr_format=zarr_format, record_size=record_size, keep_query=keep_query
-        )
+    write_index(
+        group, path, zarr_format=zarr_format, record_size=record_size, keep_query=keep_query
+    )
+    if path != STANDARD_OUTPUT:
         output.result(_facts(group, path, trace), lambda: said(group, path))
     for name, note in display.read_by(group).items():
         output.note(f"{name}: read by {note}")
@@ -189,7 +183,7 @@ def _facts(group: VirtualGroup, path: str, trace: Trace) -> dict[str, Any]:
     manifests = [array.manifest for _, array in group.walk_arrays()]
     facts: dict[str, Any] = {
         "index": path,
-        "index_size": size_of(Path(path)),
+        "index_size": size_of(path),
         "scanner": group.report.scanner,
         "sources": [{"url": s.public_url, "size": s.size} for s in group.sources],
         "arrays": len(manifests),

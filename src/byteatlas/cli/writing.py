@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -10,16 +12,21 @@ from typing import Any, Literal
 import click
 
 from byteatlas import display
-from byteatlas.index import write_json, write_parquet
+from byteatlas.errors import without_query
+from byteatlas.index import to_json_bytes, write_json, write_parquet
+from byteatlas.index.atomic import refuse_web
 from byteatlas.index.directories import is_directory_index
 from byteatlas.index.parquet_layout import RECORD_SIZE
 from byteatlas.model import VirtualGroup
+from byteatlas.sources.local import local_path
+from byteatlas.sources.urls import absolute_url, scheme_of
 
 __all__ = [
+    "STANDARD_OUTPUT",
+    "check_place",
     "is_parquet",
     "record_size",
-    "refuse_other_files",
-    "refuse_version_3",
+    "refuse_other_source",
     "said",
     "size_of",
     "write_index",
@@ -29,6 +36,10 @@ _INDEX = re.compile(
     rb"""\s*\{\s*(?:\}|"(?:byteatlas|refs|version|templates|gen|[^"]*\.z\w+|[^"]*zarr\.json)")"""
 )
 """How an index begins, of byteatlas or any other that writes kerchunk JSON."""
+_FIRST_SOURCE = re.compile(rb'"sources"\s*:\s*\[\s*\{\s*"url"\s*:\s*("(?:[^"\\]|\\.)*")')
+"""What an index says first of its first source, which is the one that was scanned."""
+_HEAD = 2**16
+STANDARD_OUTPUT = "-"
 
 record_size = click.option(
     "--record-size",
@@ -43,7 +54,7 @@ record_size = click.option(
 
 def is_parquet(path: str) -> bool:
     """Tell whether an index of this name is a Parquet directory."""
-    return path.partition("?")[0].rstrip("/").endswith((".parq", ".parquet"))
+    return path.endswith("/") or path.lower().endswith((".parq", ".parquet", ".pq"))
 
 
 def write_index(
@@ -55,13 +66,12 @@ def write_index(
     keep_query: bool,
     storage_options: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write an index as what its name says.
-
-    Raises
-    ------
-    click.UsageError
-        A Parquet index is to have metadata of Zarr version 3.
-    """
+    """Write an index as what its name says, `check_place` having let it pass."""
+    if path == STANDARD_OUTPUT:
+        document = to_json_bytes(group, zarr_format=zarr_format, keep_query=keep_query)
+        sys.stdout.buffer.write(document)
+        sys.stdout.buffer.flush()
+        return
     if not is_parquet(path):
         write_json(
             group,
@@ -71,7 +81,6 @@ def write_index(
             storage_options=storage_options,
         )
         return
-    refuse_version_3(path, zarr_format)
     write_parquet(
         group,
         path,
@@ -81,29 +90,49 @@ def write_index(
     )
 
 
-def refuse_version_3(path: str, zarr_format: Literal[2, 3]) -> None:
-    """Refuse metadata of Zarr version 3 in a Parquet index.
+def check_place(path: str, zarr_format: Literal[2, 3], *, as_json: bool, hint: str) -> None:
+    """Refuse, before anything is read, a place that an index cannot or may not be written to.
+
+    Parameters
+    ----------
+    path
+        Path or URL of the index, or `STANDARD_OUTPUT`.
+    zarr_format
+        Version of its metadata.
+    as_json
+        Whether standard output is needed for something else.
+    hint
+        What to do where something else has that name.
 
     Raises
     ------
     click.UsageError
-        It is wanted.
+        The options do not go together.
+    click.ClickException
+        The path exists and is no index, such as the source itself.
+    Unsupported
+        It is on a web server.
     """
+    if path == STANDARD_OUTPUT:
+        if as_json:
+            raise click.UsageError("with --json, the index cannot go to standard output too")
+        return
     if is_parquet(path) and zarr_format != 2:
         raise click.UsageError("a Parquet index has metadata of Zarr version 2")
+    refuse_web(path)
+    if _is_local(path):
+        _refuse_other_files(Path(local_path(path)), path, hint)
 
 
-def refuse_other_files(path: Path) -> None:
-    """Let nothing be overwritten but an earlier index of the same kind.
+def _is_local(path: str) -> bool:
+    return scheme_of(path) in ("", "file", "local")
 
-    Raises
-    ------
-    click.ClickException
-        The path exists and is something else, such as the source itself.
-    """
+
+def _refuse_other_files(path: Path, name: str, hint: str) -> None:
+    """Let nothing be overwritten but an earlier index of the same kind."""
     if not path.exists():
         return
-    if is_parquet(str(path)):
+    if is_parquet(name):
         if path.is_dir() and (is_directory_index(path) or not any(path.iterdir())):
             return
     elif path.is_file():
@@ -111,11 +140,42 @@ def refuse_other_files(path: Path) -> None:
             head = file.read(512)
         if not head or _INDEX.match(head):
             return
-    raise click.ClickException(f"{path} exists and is not an index; choose another name with -o")
+    raise click.ClickException(f"{path} exists and is not an index; {hint}")
 
 
-def size_of(path: Path) -> int:
-    """Return the bytes of an index, in all its files."""
+def refuse_other_source(path: Path, source: str) -> None:
+    """Let nothing be overwritten but the index of the same source, as its first bytes tell.
+
+    Raises
+    ------
+    click.ClickException
+        The path exists and is the index of another source, or does not say of which.
+    """
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+    if not head:
+        return
+    found = _FIRST_SOURCE.search(head)
+    url = json.loads(found[1]) if found else None
+    if url is not None and _identity(url) == _identity(absolute_url(source)):
+        return
+    what = "is an index of " + ("unknown sources" if url is None else without_query(url))
+    raise click.ClickException(
+        f"{path} {what}; say with -o where the index of {without_query(source)} goes"
+    )
+
+
+def _identity(url: str) -> str:
+    return str(Path(local_path(url)).resolve()) if _is_local(url) else without_query(url)
+
+
+def size_of(name: str) -> int | None:
+    """Return the bytes of an index, in all its files; None where it is not of this machine."""
+    if not _is_local(name):
+        return None
+    path = Path(local_path(name))
     if path.is_dir():
         return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     return path.stat().st_size
@@ -123,6 +183,6 @@ def size_of(path: Path) -> int:
 
 def said(group: VirtualGroup, path: str) -> str:
     """Return what a command says of an index that it wrote."""
-    place = Path(path)
-    written = f"{display.size(size_of(place))} · " if place.exists() else ""
+    size = size_of(path)
+    written = "" if size is None else f"{display.size(size)} · "
     return f"{path}: {written}{display.summary(group)}"

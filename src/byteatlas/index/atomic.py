@@ -15,7 +15,7 @@ from typing import Any
 from byteatlas.errors import Conflict, MissingDependency, Unsupported
 from byteatlas.index.parquet_layout import METADATA
 
-__all__ = ["check_revision", "revision", "write_whole"]
+__all__ = ["check_revision", "refuse_web", "revision", "write_whole"]
 
 _STEP = 2**20
 
@@ -53,7 +53,7 @@ def write_whole(
     Conflict
         The file is another one by now. It is left as it is.
     Unsupported
-        `if_unchanged` is given for a file that is not local.
+        The file is on a web server, or `if_unchanged` is given for one that is not local.
     """
     text = os.fspath(path)
     if "://" not in text or text.startswith("file://"):
@@ -62,6 +62,20 @@ def write_whole(
         _put(text, pieces, storage_options or {})
     else:
         raise Unsupported("only local files are replaced on condition", url=text)
+
+
+def refuse_web(url: str) -> None:
+    """Refuse a place on a web server, which gives files and takes none.
+
+    Raises
+    ------
+    Unsupported
+        It is one.
+    """
+    if url.lower().startswith(("http://", "https://")):
+        raise Unsupported(
+            "a web server takes no files", url=url, hint="write to a local path or to a bucket"
+        )
 
 
 def revision(path: str | os.PathLike[str]) -> str:
@@ -86,6 +100,7 @@ def revision(path: str | os.PathLike[str]) -> str:
 
 
 def _put(url: str, pieces: Iterable[bytes], storage_options: Mapping[str, Any]) -> None:
+    refuse_web(url)
     import fsspec  # noqa: PLC0415  # slow to import, and local files do not need it
 
     try:

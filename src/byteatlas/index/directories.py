@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from byteatlas.errors import ByteatlasError, MissingDependency, SourceError, Unsupported
-from byteatlas.index.atomic import check_revision
+from byteatlas.index.atomic import check_revision, refuse_web
 from byteatlas.index.parquet_layout import METADATA
 
 __all__ = ["is_directory_index", "write_directory"]
@@ -206,6 +206,7 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def _put(url: str, files: Iterable[tuple[str, bytes]], storage_options: Mapping[str, Any]) -> None:
+    refuse_web(url)
     import fsspec  # noqa: PLC0415  # slow to import, and local files do not need it
 
     try:

@@ -76,7 +76,11 @@ class DiskCache:
         answers: list[Buffer | None] = [None] * offset.size
         if kept is None or not offset.size:
             return answers
-        found = kept.find(offset, length)
+        try:
+            found = kept.find(offset, length)
+        except OSError as error:
+            self._tell(error, "read")
+            return answers
         pack = found.place["pack"]
         for number in np.unique(pack).tolist():
             mine = np.flatnonzero(pack == number)
@@ -92,8 +96,12 @@ class DiskCache:
         """Tell which ranges are kept, shape (ranges,); see `ChunkCache`."""
         answers = np.zeros(offset.size, bool)
         kept = self._source(source)
-        if kept is not None:
+        if kept is None:
+            return answers
+        try:
             answers[kept.find(offset, length).row] = True
+        except OSError as error:
+            self._tell(error, "read")
         return answers
 
     def put_many(
@@ -134,8 +142,12 @@ class DiskCache:
     def discard(self, source: Source) -> None:
         """Forget all that is kept of a source as it was seen."""
         kept = self._source(source)
-        if kept is not None:
+        if kept is None:
+            return
+        try:
             kept.discard()
+        except OSError as error:
+            self._tell(error, "read")
 
     def _source(self, source: Source) -> KeptSource | None:
         """Return what is kept of a source, None where nothing may be."""
@@ -157,9 +169,11 @@ class DiskCache:
                 status = self._space.folder.stat()
             except OSError:
                 return True
-            self._is_ours = status.st_uid in (os.geteuid(), 0) and not status.st_mode & 0o022
+            is_of_other = status.st_uid not in (os.geteuid(), 0)
+            self._is_ours = not is_of_other and not status.st_mode & 0o022
             if not self._is_ours:
-                self._tell(PermissionError("other users can write into it"), "trusted")
+                reason = "it is another user's" if is_of_other else "other users can write into it"
+                self._tell(PermissionError(reason), "trusted")
         return self._is_ours
 
     def _tell(self, error: OSError, what: str) -> None:

@@ -22,6 +22,8 @@ _UNITS = {
 _SIZE = re.compile(r"\s*(\d{1,18}(?:\.\d{1,9})?)\s*([kmgt]i?)?b?\s*", re.IGNORECASE)
 _ENDS_IN_PATH = re.compile(r":[^:]*[\\/][^:]*$")
 """What follows the last colon belongs to a path, as in ``C:\\cache``."""
+_IS_PATH = re.compile(r"[.~]|(?!\w{2,}:).*[\\/]", re.DOTALL)
+"""A lone word, or one with a colon, is rather a kind of cache that there is not than a folder."""
 _LEAST = 2**16
 _EXAMPLES = "write cache='memory:256MiB' or cache='/a/folder:20GiB'"
 
@@ -39,9 +41,11 @@ def open_cache(option: CacheOption) -> ChunkCache | None:
     Parameters
     ----------
     option
-        ``"memory:SIZE"``, or ``"FOLDER:SIZE"`` for a folder on a local disk. A size is a number
-        with a unit: B, kB, MB, GB, TB in powers of 1000, KiB, MiB, GiB, TiB in powers of 1024. It
-        bounds all that the cache takes, and has to be given. A cache is returned as it is.
+        ``"memory:SIZE"``, or ``"FOLDER:SIZE"`` for a folder on a local disk. A relative folder
+        has a slash, as ``"./chunks:20GiB"``; a `Path` needs none. A size is a number with a unit:
+        B, kB, MB, GB, TB in powers of 1000, KiB, MiB, GiB, TiB in powers of 1024, in any case;
+        the B may be left out, and without a unit it is bytes. It bounds all that the cache takes,
+        and has to be given. A cache is returned as it is.
 
     Raises
     ------
@@ -84,7 +88,16 @@ cache='/a/folder:20GiB'
     place = place.removeprefix("file://")
     if scheme_of(place) or is_chained(place):
         raise ValueError(f"cache={text!r} is no folder on a local disk; {_EXAMPLES}")
-    return DiskCache(Path(place).expanduser().absolute(), limit)
+    if isinstance(option, str) and not _IS_PATH.match(place):
+        raise ValueError(
+            f"cache={text!r} names no kind of cache: {place!r} is not 'memory', and a folder of"
+            f" that name is './{place}:{size.strip()}'; {_EXAMPLES}"
+        )
+    try:
+        folder = Path(place).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"cache={text!r} is of an unknown home; {_EXAMPLES}") from error
+    return DiskCache(folder.absolute(), limit)
 
 
 def parse_size(text: str) -> int | None:

@@ -51,7 +51,13 @@ class KeptSource:
         self._own: int | None = None  # the pack that this process appends to
 
     def find(self, offset: NDArray[np.int64], length: NDArray[np.int64]) -> Found:
-        """Return what is kept of some ranges; look for news where something lacks."""
+        """Return what is kept of some ranges; look for news where something lacks.
+
+        Raises
+        ------
+        OSError
+            The folder is there, but cannot be read.
+        """
         with self._guard:
             found = self._ranges.find(offset, length)
             if found.row.size < offset.size and self._is_time():
@@ -186,13 +192,19 @@ class KeptSource:
             return None
 
     def discard(self) -> None:
-        """Remove all packs."""
+        """Remove all packs.
+
+        Raises
+        ------
+        OSError
+            The folder is there, but cannot be read. What is in it is forgotten all the same.
+        """
         with self.writing, self._guard:
-            for pack in packs_of(self.folder):
-                remove_pack(pack.path)
             self._ranges = KeptRanges(PLACE)
             self._numbers.clear()
             self._own = None
+            for pack in packs_of(self.folder):
+                remove_pack(pack.path)
 
     def _is_time(self) -> bool:
         now = time.monotonic()

@@ -137,13 +137,25 @@ class Space:
 
 
 def packs_in(folder: Path) -> Iterator[Pack]:
-    """Yield all packs of all sources, in no order; none where there is no folder."""
+    """Yield all packs of all sources, in no order; none where there is no folder.
+
+    Raises
+    ------
+    OSError
+        A folder is there, but cannot be read.
+    """
     for source in _entries(folder, _SOURCE):
         yield from packs_of(Path(source.path))
 
 
 def packs_of(folder: Path) -> Iterator[Pack]:
-    """Yield the packs of one source, in no order; none where there is no folder."""
+    """Yield the packs of one source, in no order; none where there is no folder.
+
+    Raises
+    ------
+    OSError
+        The folder is there, but cannot be read.
+    """
     for entry in _entries(folder, _PACK):
         with suppress(FileNotFoundError):  # another process removed it
             status = entry.stat(follow_symlinks=False)
