@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from byteatlas.errors import LimitExceeded, NotRecognised, SourceMissing
 from byteatlas.index.json_reader import read_json
+from byteatlas.index.parquet_identity import no_index
 from byteatlas.index.parquet_layout import METADATA, member_url
 from byteatlas.index.parquet_reader import parquet_root, read_parquet
 from byteatlas.limits import Limits
@@ -209,10 +210,21 @@ def _open_parquet(
     source = open_source(url, storage_options=options_for(url, storage_options), expected=expected)
     try:
         data = _rest(source, as_view(source.read_head(HEAD)), limits)
+    except SourceMissing as error:
+        if expected is not None:  # it was an index, and is gone
+            raise
+        raise no_index(root, error, storage_options) from error
     finally:
         source.close()
-    options = {"storage_options": storage_options, "allow": allow, "limits": limits}
-    return Opened(read_parquet(data, root, **options), source.facts)  # type: ignore[arg-type]
+    group = read_parquet(
+        data,
+        root,
+        storage_options=storage_options,
+        allow=allow,
+        limits=limits,
+        origin=source.facts,
+    )
+    return Opened(group, source.facts)
 
 
 def open_store(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -29,11 +28,10 @@ class LazyManifest(ChunkManifest):
     `dataclasses.replace` makes it, it becomes a `ChunkManifest` that has everything in memory.
     """
 
-    __slots__ = ("_array", "_lock", "_partitions", "_whole")
+    __slots__ = ("_array", "_partitions", "_whole")
 
     _array: PartitionedArray
     _partitions: Partitions
-    _lock: Lock
     _whole: ChunkManifest | None
 
     def __new__(cls, *columns: Any, **named: Any) -> ChunkManifest:  # type: ignore[misc]  # replace
@@ -134,7 +132,7 @@ class LazyManifest(ChunkManifest):
         LimitExceeded
             Another program's index has more chunks than its keys may be.
         """
-        with self._lock:
+        with self._partitions.turn_of(self._array.path):
             if self._whole is None:
                 whole = self._load_whole()
                 object.__setattr__(self, "_whole", whole)
@@ -212,7 +210,7 @@ def lazy_manifest(
     assert math.prod(grid_shape) == array.cells
     manifest = object.__new__(LazyManifest)
     fields = {"grid_shape": grid_shape, "_array": array, "_partitions": partitions}
-    for name, value in {**fields, "_lock": Lock(), "_whole": None}.items():
+    for name, value in {**fields, "_whole": None}.items():
         object.__setattr__(manifest, name, value)
     return manifest
 

@@ -28,6 +28,7 @@ __all__ = [
     "bytes_digest",
     "check_directory",
     "check_writable",
+    "has_parquet_name",
     "member_url",
     "partition_name",
 ]
@@ -41,6 +42,22 @@ RECORD_SIZE = 100_000
 Measured: with 10,000, a million references take three times as much CPU to write and twice as
 much to read; with a million in one, the first chunk is found in 45 ms instead of 5.
 """
+
+
+ENDINGS = (".parq", ".parquet", ".pq")
+"""How the names of Parquet indexes end, in upper or lower case."""
+
+
+def has_parquet_name(url: str) -> bool:
+    """Tell whether a path or URL is named as a Parquet index, whatever may be there.
+
+    >>> has_parquet_name("https://example.org/A.PARQUET/?sig=x")
+    True
+    """
+    first = chain_links(url)[0] if "://" in url else url
+    if first.lower().startswith(("http://", "https://")):
+        first = first.partition("?")[0]
+    return first.rstrip("/").lower().endswith(ENDINGS)
 
 
 def partition_name(path: str, number: int) -> str:

@@ -13,7 +13,12 @@ from byteatlas.index.facts import Facts, facts_from_json
 from byteatlas.index.json_document import decompress, parse_document
 from byteatlas.index.lazy_manifest import lazy_manifest
 from byteatlas.index.nodes import FILES, Node, read_nodes
-from byteatlas.index.parquet_layout import METADATA, PartitionTable, check_directory
+from byteatlas.index.parquet_layout import (
+    METADATA,
+    PartitionTable,
+    check_directory,
+    has_parquet_name,
+)
 from byteatlas.index.partitions import PartitionedArray, Partitions
 from byteatlas.index.source_table import GrowingSources, SourceTable
 from byteatlas.index.templates import Templates
@@ -31,8 +36,8 @@ __all__ = ["parquet_root", "read_parquet"]
 def parquet_root(url: str) -> str | None:
     """Return the URL of the Parquet index that a URL names; None where it names something else.
 
-    A local directory is one that has `.zmetadata` with a ``record_size``; of other URLs the text
-    must do: they end in ``.parq``, ``.parquet``, a slash, or ``/.zmetadata``.
+    Locally any directory is taken for one, whatever its name; of other URLs the text must do: they
+    end in ``.parq``, ``.parquet`` or ``.pq`` (in upper or lower case), a slash, or ``/.zmetadata``.
     """
     text = url
     if not is_chained(url) and scheme_of(url) in ("http", "https"):
@@ -42,7 +47,7 @@ def parquet_root(url: str) -> str | None:
     if not is_chained(url) and scheme_of(url) in ("", "file", "local"):
         return url if Path(local_path(url)).is_dir() else None
     last = text.partition("::")[0] if "://" in text.partition("::")[0] else text
-    return url if last.endswith((".parq", ".parquet", "/")) else None
+    return url if last.endswith("/") or has_parquet_name(url) else None
 
 
 def read_parquet(
@@ -52,6 +57,7 @@ def read_parquet(
     storage_options: Mapping[str, Any] | None = None,
     allow: Sequence[str] = (),
     limits: Limits | None = None,
+    origin: Source | None = None,
 ) -> VirtualGroup:
     """Return the virtual group of a Parquet index, whose partitions are read when needed.
 
@@ -67,6 +73,9 @@ def read_parquet(
         Prefixes of URLs that the index may name, see `byteatlas.read.access`.
     limits
         How much it may hold.
+    origin
+        The file ``.zmetadata`` as it was seen. Where another program wrote the index, its
+        partitions are read only while it still looks so.
 
     Returns
     -------
@@ -89,7 +98,8 @@ def read_parquet(
         size = document.get("record_size")
         if size is None:
             raise NotRecognised(
-                f"{METADATA} has no 'record_size': it is no index, but some other Zarr store"
+                f"a Zarr store, not an index of references: {METADATA} has no 'record_size'",
+                hint="open it with zarr, or with xarray.open_zarr",
             )
         if type(size) is not int or not 0 < size < 2**63:
             raise Malformed(f"'record_size' is {size!r:.40}, expected a whole number from 1")
@@ -102,7 +112,7 @@ def read_parquet(
             sources = SourceTable(
                 facts.sources, base, Templates(None, limits), limits, is_closed=True
             )
-        partitions = Partitions(root, size, sources, prepared(storage_options), limits)
+        partitions = Partitions(root, size, sources, prepared(storage_options), limits, origin)
         arrays = _arrays(nodes, facts, partitions, limits)
         group = tree_of(nodes, arrays, facts, limits)
         table: Sequence[Source] = tuple(guarded_sources(sources.sources, root, allow))

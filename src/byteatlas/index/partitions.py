@@ -6,17 +6,20 @@ Decoded partitions are numpy columns, some 13 bytes per reference.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any, NamedTuple, TypeAlias
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
 
 from byteatlas.errors import ByteatlasError, Inconsistent, Malformed, SourceMissing
+from byteatlas.index.parquet_identity import OTHER_BYTES, check_index, explained
 from byteatlas.index.parquet_layout import (
     PartitionTable,
     bytes_digest,
@@ -30,7 +33,7 @@ from byteatlas.index.parquet_partition import (
     require_pyarrow,
 )
 from byteatlas.index.reference_columns import ReferenceColumns
-from byteatlas.index.source_table import SourceTable
+from byteatlas.index.source_table import GrowingSources, SourceTable
 from byteatlas.limits import Limits
 from byteatlas.model import WHOLE, Buffer, ByteRange, Source
 from byteatlas.sources import Policy, loop, open_source
@@ -108,6 +111,8 @@ class Partitions:
         How to reach the index. (Any: each protocol's own.)
     limits
         How much a partition may hold.
+    origin
+        `.zmetadata` as it was seen when the index was opened; None where nobody saw it.
     """
 
     def __init__(
@@ -117,16 +122,20 @@ class Partitions:
         sources: SourceTable,
         storage_options: Options,
         limits: Limits,
+        origin: Source | None = None,
     ) -> None:
         self.root = root
         self.record_size = record_size
         self.sources = sources
         self.limits = limits
         self._storage_options = storage_options
+        self._origin = origin
         self._lock = Lock()
+        self._turns: dict[str, Lock] = {}
         self._pending: dict[_Key, _Pending] = {}
         self._held: OrderedDict[_Key, tuple[Partition | None, int]] = OrderedDict()
         self._held_bytes = 0
+        _ALIVE.add(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Partitions, (
@@ -135,7 +144,20 @@ class Partitions:
             self.sources,
             self._storage_options,
             self.limits,
+            self._origin,
         )
+
+    def renew(self) -> None:
+        """Forget what other threads are about, in a child that has none of them."""
+        self._lock = Lock()
+        self._turns, self._pending = {}, {}
+        self._held_bytes = sum(size for _, size in self._held.values())
+        if isinstance(self.sources, GrowingSources):
+            self.sources.renew()
+
+    def turn_of(self, path: str) -> Lock:
+        """Return the lock under which all of an array's partitions are loaded, by one thread."""
+        return self._turns.setdefault(path, Lock())
 
     def load(self, array: PartitionedArray, numbers: Sequence[int]) -> list[Partition | None]:
         """Return partitions of an array; None for one that holds no chunk.
@@ -145,7 +167,7 @@ class Partitions:
         Raises
         ------
         SourceError
-            A partition that the index has cannot be read.
+            A partition that the index has cannot be read, or the index is gone, or another.
         Inconsistent
             It is not the one that was written.
         Malformed
@@ -234,17 +256,24 @@ class Partitions:
                 self._check_size(known[0], array, number)
         urls = [self._url(array, number) for number in wanted]
         answers = self._read(urls, list(wanted.values()))
+        if array.table is None and wanted:  # after: what was read was the opened index's till then
+            check_index(self.root, self._origin, self._storage_options)
         found: dict[int, Buffer | None] = {}
         for number, url, answer in zip(wanted, urls, answers, strict=True):
             if isinstance(answer, SourceMissing) and array.table is None:
                 found[number] = None
             elif isinstance(answer, ByteatlasError):
-                raise answer.at(url=url, path=array.path)
+                raise self._told(array, answer.at(url=url, path=array.path))
             elif isinstance(answer, BaseException):
                 raise answer
             else:
                 found[number] = answer
         return [found.get(number) for number in numbers]
+
+    def _told(self, array: PartitionedArray, error: ByteatlasError) -> ByteatlasError:
+        if array.table is None:
+            return error
+        return explained(error, self.root, self._origin, self._storage_options)
 
     def _check_size(self, size: int, array: PartitionedArray, number: int) -> None:
         try:
@@ -299,10 +328,8 @@ class Partitions:
         try:
             known = array.table and array.table.find(number)
             if known and bytes_digest(data) != known[1]:
-                raise Inconsistent(
-                    "the partition has other bytes than were written",
-                    hint="it was replaced since the index was opened, or is damaged; open it again",
-                )
+                other = Inconsistent(OTHER_BYTES, url=url, path=array.path)
+                raise self._told(array, other)
             first = number * self.record_size
             count = min(self.record_size, array.cells - first)
             extra = array.table.columns if array.table else ()
@@ -349,6 +376,18 @@ class Partitions:
             rows.digest,
             inline,
         )
+
+
+_ALIVE: WeakSet[Partitions] = WeakSet()
+
+
+def _after_fork() -> None:
+    for partitions in list(_ALIVE):
+        partitions.renew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _drop(rows: Rows, filled: Sequence[int]) -> None:

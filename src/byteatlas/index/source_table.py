@@ -158,6 +158,12 @@ class GrowingSources(SourceTable, Sequence[Source]):
         self.__dict__.update(state)
         self._lock = Lock()
 
+    def renew(self) -> None:
+        """Undo what another thread had half done, in a child that has no such thread."""
+        self._lock = Lock()
+        count = len(self.sources)
+        self._position = {url: at for url, at in self._position.items() if at < count}
+
     def __len__(self) -> int:
         return len(self.sources)
 
