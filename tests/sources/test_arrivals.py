@@ -170,6 +170,64 @@ def test_a_stream_that_is_stopped_ends_at_once_and_asks_no_more(server):
     assert len(server.log) < 20
 
 
+class Stubborn:
+    """Fetches in place of a source: it never has a byte, and writes when it is cancelled."""
+
+    def __init__(self, release):
+        self.began, self.release, self.ended = threading.Event(), release, threading.Event()
+
+    async def __call__(self, offset, length, *, into, came=None):
+        self.began.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await self.release()
+            into[:] = bytes(len(into))
+            self.ended.set()
+
+
+def test_nothing_is_written_to_its_place_once_a_stream_was_left(server, monkeypatch):
+    (source,) = opened(server, ["000.nc"])
+    fetch = Stubborn(lambda: asyncio.sleep(0.1))
+    monkeypatch.setattr(source, "fetch", fetch)
+    place = np.ones(10, np.uint8)
+    with stream_from([source], int64(0), int64(0), int64(10), lambda _: place.data):
+        assert fetch.began.wait(10)
+    assert fetch.ended.is_set()
+    place[:] = 2
+    assert place.tolist() == [2] * 10
+
+
+def test_an_interrupt_does_not_wait_for_what_does_not_end(server, monkeypatch):
+    monkeypatch.setattr("byteatlas.sources.arrivals._ENDED_S", 30)
+    (source,) = opened(server, ["000.nc"])
+    gate = asyncio.Event()
+    fetch = Stubborn(gate.wait)
+    monkeypatch.setattr(source, "fetch", fetch)
+    stream = stream_from([source], int64(0), int64(0), int64(10), lambda _: bytearray(10))
+    assert fetch.began.wait(10)
+    loop.call_soon(lambda: asyncio.get_running_loop().call_later(5, gate.set))
+
+    def interrupt():
+        with stream:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupt()
+    assert not fetch.ended.is_set()
+    loop.call_soon(gate.set)
+    assert fetch.ended.wait(10)
+
+
+def test_a_stream_may_be_left_before_it_began(server):
+    (source,) = opened(server, ["000.nc"])
+    for _ in range(20):
+        with stream_from([source], int64(0), int64(0), int64(10)) as stream:
+            pass
+        assert stream._ended.is_set()
+        assert stream._feeding is None
+
+
 def test_threads_that_wait_when_a_stream_is_stopped_see_no_error(server):
     server.latency_s = 0.3
     sources = opened(server, concurrency=2)

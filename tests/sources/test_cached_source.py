@@ -108,6 +108,21 @@ def test_an_index_without_identities_finds_nothing_of_an_older_source(server, ca
     assert in_bytes(answers) == [DATA[::-1][100:150]]
 
 
+@pytest.mark.parametrize("recorded_as", [(None, None), ('W/"1"', None), ("stat:1-2-3", "16" * 9)])
+def test_what_is_kept_is_never_mixed_with_a_later_version(server, cache, recorded_as):
+    unknown = Source(server.url("a.nc"), None, *recorded_as)
+    opened(cache, unknown).read(BATCH[:1])
+    source = opened(cache, unknown)
+    server.clear()
+    assert in_bytes(source.read(BATCH[:1])) == WANTED[:1]
+    assert [entry.method for entry in server.log] == ["HEAD"]  # the rest is from the cache
+    server.content = {"a.nc": DATA[::-1]}
+    with pytest.raises(SourceChanged):
+        source.read(BATCH)
+    with pytest.raises(SourceChanged):
+        source.read(BATCH[:1])
+
+
 def test_a_source_that_shows_no_identity_is_read_without_a_cache(cache):
     with RangeServer(
         {"a.nc": DATA}, faults=[Fault(headers={"ETag": "", "Last-Modified": ""})]

@@ -9,6 +9,7 @@ import pytest
 
 from byteatlas.errors import (
     ByteatlasError,
+    LimitExceeded,
     RangeIgnored,
     ShortRead,
     SourceChanged,
@@ -16,7 +17,7 @@ from byteatlas.errors import (
     SourceError,
     SourceMissing,
 )
-from byteatlas.model import WHOLE, ByteRange, ByteRanges
+from byteatlas.model import WHOLE, ByteRange, ByteRanges, Source
 from byteatlas.sources import Policy, Trace, open_source
 from byteatlas.testing.server import Fault, RangeServer
 
@@ -324,6 +325,46 @@ def test_nobody_listening_is_our_error():
 def test_an_unknown_host_is_our_error():
     with pytest.raises(SourceError):
         open_source("http://no-such-host.invalid/x", policy=HASTY).read_head(5)
+
+
+@pytest.mark.parametrize("options", [{}, {"timeout": 5}], ids=["own", "aiohttp"])
+@pytest.mark.parametrize("host", ["a..b", 64 * "a" + ".invalid"])
+def test_what_is_no_name_of_a_host_is_our_error(host, options):
+    source = open_source(f"http://{host}/x", storage_options=options, policy=HASTY)
+    with pytest.raises(SourceError, match="no such host"):
+        source.read_head(5)
+
+
+def first_byte(source):
+    """Ask for a byte; it must not wait for a connection that nobody gives back."""
+    asyncio.run(asyncio.wait_for(source.aread_range(0, 1), 10))
+
+
+def test_answers_that_are_refused_for_their_cookies_do_not_keep_connections(server, monkeypatch):
+    def keep_cookies(*_):
+        raise MemoryError
+
+    server.faults = [Fault(status=404, headers={"Set-Cookie": "a/b=1"})]
+    source = open_source(server.url(NAME), policy=Policy(concurrency=1))
+    with monkeypatch.context() as patch:
+        patch.setattr("byteatlas.sources.http_ways.keep_cookies", keep_cookies)
+        for _ in range(2):
+            with pytest.raises(MemoryError):
+                first_byte(source)
+    for _ in range(2):
+        with pytest.raises(SourceMissing):
+            first_byte(source)
+
+
+def test_answers_that_are_too_long_do_not_keep_connections(server):
+    seen = open_source(server.url(NAME)).stat()
+    server.faults = [Fault(status=400, having="if-match")]
+    policy = Policy(concurrency=1, max_rest=1000)
+    for _ in range(3):
+        known = Source(seen.url, None, seen.etag)
+        source = open_source(server.url(NAME), expected=known, policy=policy)
+        with pytest.raises(LimitExceeded):
+            asyncio.run(asyncio.wait_for(source.aread_range(0, WHOLE), 10))
 
 
 @pytest.mark.parametrize(

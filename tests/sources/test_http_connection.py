@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from byteatlas.errors import ByteatlasError
+from byteatlas.errors import ByteatlasError, SourceError
 from byteatlas.model import ByteRange
 from byteatlas.sources import Policy, open_source
 from byteatlas.sources.http_connection import Connection, Lost, NotPlain, Scratch
@@ -125,6 +125,8 @@ def test_a_body_without_a_length_ends_with_the_connection():
         (b"HTTP/1.1 204 No Content\r\n\r\n", "GET"),
         (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n", "GET"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", "HEAD"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "HEAD"),
+        (b"HTTP/1.1 304 Not Modified\r\nTransfer-Encoding: chunked\r\n\r\n", "GET"),
     ],
 )
 def test_some_answers_have_no_body(head, method):
@@ -136,6 +138,46 @@ def test_answers_that_announce_another_are_passed_over():
     early = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
     answer, got, _ = asyncio.run(exchange([early, early + HEAD + BODY]))
     assert (answer.status, got) == (206, [BODY])
+
+
+@pytest.mark.parametrize("at_once", [1, 9, 2000])
+def test_announcements_without_end_are_an_error(at_once):
+    early = b"HTTP/1.1 103 Early Hints\r\n\r\n"
+    with pytest.raises(SourceError, match="one answer after the other"):
+        asyncio.run(exchange([early * at_once] * (10 // at_once + 1), scratch=2**18))
+
+
+@pytest.mark.parametrize("end", [b"", b"\r\n\r\n"])
+def test_a_head_that_does_not_end_in_time_is_silence(end):
+    async def run():
+        connection, transport = Connection(Scratch(), Line()), Transport()
+        connection.connection_made(transport)
+        asking = asyncio.ensure_future(connection.ask(b"GET"))
+        await asyncio.sleep(0)
+        await arrive(connection, transport, [b"HTTP/1.1 103 Early\r\nA: " + 5000 * b"a" + end])
+        connection.check(asyncio.get_running_loop().time() + 10, 10)
+        ended, _ = await asyncio.wait([asking], timeout=1)
+        assert ended
+        with pytest.raises(TimeoutError):
+            asking.result()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("is_used", [False, True])
+def test_a_connection_that_is_closed_is_not_asked(is_used):
+    async def run():
+        connection, transport = Connection(Scratch(), Line()), Transport()
+        connection.connection_made(transport)
+        if is_used:
+            connection.release(is_reusable=True)
+        connection.connection_lost(None)
+        with pytest.raises(Lost) as caught:
+            await asyncio.wait_for(connection.ask(b"GET"), 5)
+        assert caught.value.is_stale == is_used
+        assert transport.written == b""
+
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize(
@@ -280,6 +322,63 @@ def test_a_server_that_gives_cookies_with_a_redirect_gets_them_back():
         source = open_source(server.url("a").replace("127.0.0.1", "localhost"), policy=HASTY)
         assert bytes(source.read([ByteRange(0, 3)])[0]) == b"abc"
         assert b"session=1" in server.asked[1]
+
+
+PATHS = pytest.mark.parametrize("options", [{}, {"timeout": 5}], ids=["own", "aiohttp"])
+"""A timeout is for aiohttp to keep."""
+
+
+@PATHS
+def test_a_redirect_to_a_name_that_is_not_ascii_is_followed(options):
+    to = "HTTP/1.1 302 Found\r\nLocation: /é\r\nContent-Length: 0\r\n\r\n".encode()
+    with Server(to, part(b"abc")) as server:
+        source = open_source(server.url("a"), storage_options=options, policy=HASTY)
+        assert bytes(source.read([ByteRange(0, 3)])[0]) == b"abc"
+        assert server.asked[1].startswith(b"GET /%C3%A9 ")
+
+
+@PATHS
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_an_etag_is_the_same_text_however_it_came(options, encoding):
+    tag = 'ETag: "é"\r\n'.encode(encoding)
+    with Server(part(b"abc", more=tag), part(b"abc", more=tag)) as server:
+        source = open_source(server.url("a"), storage_options=options, policy=HASTY)
+        for _ in range(2):
+            source.read([ByteRange(0, 3)])
+        assert source.facts.etag == '"é"'
+        assert b"if-match" not in server.asked[1].lower()
+
+
+@PATHS
+def test_each_header_is_sent_once_and_ranges_are_ours(options):
+    headers = {
+        "range": "bytes=5-6",
+        "ACCEPT-ENCODING": "gzip",
+        "if-None-match": '"x"',
+        "user-agent": "me",
+        "X-A": "1",
+        "x-a": "2",
+    }
+    with Server(part(b"abc")) as server:
+        options = {**options, "headers": headers}
+        source = open_source(server.url("a"), storage_options=options, policy=HASTY)
+        source.read([ByteRange(0, 3)])
+    sent = sorted(server.asked[0].lower().split(b"\r\n")[1:-2])
+    sent = [line for line in sent if not line.startswith((b"host:", b"accept:"))]
+    assert sent == [
+        b"accept-encoding: identity", b"range: bytes=0-2", b"user-agent: me", b"x-a: 2",
+    ]  # fmt: skip
+
+
+def test_a_cookie_that_cannot_be_sent_back_is_left_out():
+    to = b"HTTP/1.1 302 Found\r\nLocation: /b\r\nContent-Length: 0\r\n"
+    cookies = b'Set-Cookie: a/b=1\r\nSet-Cookie: c="\xff"\r\nSet-Cookie: d=1; Path=/\r\n\r\n'
+    with Server(to + cookies, part(b"abc")) as server:
+        source = open_source(server.url("a").replace("127.0.0.1", "localhost"), policy=HASTY)
+        assert bytes(source.read([ByteRange(0, 3)])[0]) == b"abc"
+        (sent,) = (line for line in server.asked[1].split(b"\r\n") if line.startswith(b"Cookie:"))
+        assert b"d=1" in sent
+        assert b"a/b" not in sent
 
 
 def test_a_request_is_sent_again_where_the_server_was_just_closing():

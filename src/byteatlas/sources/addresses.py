@@ -47,8 +47,13 @@ class Resolver(AbstractResolver):
         ------
         InternalAddress
             One of them may not be reached.
+        socket.gaierror
+            There is no such host, or no such name: "a..b".
         """
-        found = await self._system.resolve(host, port, family)
+        try:
+            found = await self._system.resolve(host, port, family)
+        except UnicodeError as error:
+            raise socket.gaierror(socket.EAI_NONAME, "no name of a host") from error
         internal = {one["host"] for one in found if is_internal_address(one["host"])}
         if self._reach is None:
             if len(internal) == len({one["host"] for one in found}):

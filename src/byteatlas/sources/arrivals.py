@@ -34,6 +34,8 @@ _UNKNOWN_WINDOW = 16 * 2**20
 _LEAST_WINDOW = 8 * 2**20
 _FILLED = 4
 """A line is sure to be full with so many times what it brings in one latency."""
+_ENDED_S, _INTERRUPTED_S = 10.0, 0.5
+"""How long leaving a stream waits for what was cancelled; it takes a few turns of the loop."""
 _STEP = 2**16
 """Memory is taken by multiples of this, so that it fits other ranges too."""
 
@@ -73,15 +75,19 @@ class Arrivals:
             trace.add(rounds=1)
         columns = (rows.tolist(), owner.tolist(), offset.tolist(), length.tolist())
         todo = zip(*columns, strict=True)
-        self._feeding = loop.submit(self._feed(todo, min(policy.concurrency, rows.size)))
+        self._feeding: asyncio.Task[None] | None = None
+        self._ended = threading.Event()
+        loop.call_soon(self._begin, todo, min(policy.concurrency, rows.size))
 
     def __enter__(self) -> Self:
         """Return the stream."""
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Cancel what is under way."""
+        """Cancel what is under way, and wait for its end: nothing is written to its place then."""
         self.stop()
+        is_interrupted = isinstance(error[1], BaseException) and not isinstance(error[1], Exception)
+        self._ended.wait(_INTERRUPTED_S if is_interrupted else _ENDED_S)
 
     def __iter__(self) -> Self:
         """Return the stream."""
@@ -108,20 +114,32 @@ class Arrivals:
     def stop(self) -> None:
         """Cancel what is under way. Threads that wait for a row see the end of the stream."""
         self._is_stopped = True
-        self._feeding.cancel()
+        if not self._ended.is_set():
+            loop.call_soon(self._cancel)
         self._into = None  # it holds the result, and what is cancelled may live on for a while
         self._arrived.put(None)
+
+    def _begin(self, todo: Iterator[_Row], workers: int) -> None:
+        self._feeding = asyncio.get_running_loop().create_task(self._feed(todo, workers))
+        self._feeding.add_done_callback(self._end)
+
+    def _cancel(self) -> None:
+        if self._feeding is not None:
+            self._feeding.cancel()
+
+    def _end(self, feeding: asyncio.Task[None]) -> None:
+        self._feeding = None
+        if feeding.cancelled():
+            # Not by `stop`: the loop ends, and what is missing must not look like the end. (A new
+            # error, for the traceback of the task's holds the result.)
+            self._arrived.put(None if self._is_stopped else asyncio.CancelledError())
+        self._ended.set()
 
     async def _feed(self, todo: Iterator[_Row], workers: int) -> None:
         tasks = [asyncio.ensure_future(self._work(todo)) for _ in range(workers)]
         try:
             await asyncio.gather(*tasks)
             self._arrived.put(None)
-        except asyncio.CancelledError:
-            # Not by `stop`: the loop ends, and what is missing must not look like the end. (A new
-            # error, for the traceback of this one holds the result.)
-            self._arrived.put(None if self._is_stopped else asyncio.CancelledError())
-            raise
         except Exception as error:  # noqa: BLE001  # raised where rows are taken
             self._arrived.put(error)
         finally:

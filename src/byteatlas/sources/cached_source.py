@@ -16,6 +16,7 @@ from byteatlas.model import WHOLE, Buffer, ByteRange, Request, Source
 from byteatlas.sources.byte_source import ByteSource
 from byteatlas.sources.chunk_cache import ChunkCache, source_key
 from byteatlas.sources.plan import Span
+from byteatlas.sources.remote import RemoteSource
 from byteatlas.sources.trace import Trace
 
 __all__ = ["CachedSource"]
@@ -86,6 +87,9 @@ class CachedSource:
                 if source_key(seen) is None:
                     try:
                         seen = self.source.stat()
+                        if isinstance(self.source, RemoteSource) and source_key(seen):
+                            self.source.meet(seen)  # else the rest may be of a later version
+                            seen = self.source.facts
                     except SourceError:  # reading will tell; until then nothing is kept
                         return None
                 self._identity = seen if source_key(seen) else None

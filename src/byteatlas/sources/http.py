@@ -50,15 +50,12 @@ from byteatlas.sources.urls import http_url
 
 __all__ = ["HttpTransport"]
 
-_MOST_REDIRECTS = 5
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _REFUSALS = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504, *range(506, 600)})
 _NO_CONDITIONS = frozenset({400, 405, 412, 501})
 """Statuses by which a server may mean that it does not take conditions."""
 _PROGRESS = 64 * 2**10
 """After so many bytes more, tries are counted anew."""
-_MOST_WAYS = 16
 _SINGLE = ("Content-Range", "ETag")
 
 
@@ -247,10 +244,9 @@ class HttpTransport:
         if answer.status in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
             try:
                 seen = self._meet(fetch, answer)
-                is_sure = refused != HTTPStatus.PRECONDITION_FAILED
-                if not is_sure and not is_confirmed(known, seen, conditions):
-                    raise _changed(known, seen)
-            except SourceError:
+                if refused == HTTPStatus.PRECONDITION_FAILED:
+                    _confirm(known, seen, conditions)
+            except BaseException:
                 answer.release()
                 raise
             host.takes_conditions = False
@@ -344,6 +340,11 @@ class HttpTransport:
 
         await self.get(Fetch(0, 1, may_end=True, known=Source(self._url), meet=meet))
         return sightings[-1]
+
+
+def _confirm(known: Source, seen: Source, conditions: Mapping[str, str]) -> None:
+    if not is_confirmed(known, seen, conditions):
+        raise _changed(known, seen)
 
 
 def _changed(recorded: Source, seen: Source | None) -> SourceChanged:

@@ -33,7 +33,9 @@ __all__ = [
 ]
 
 _STRONG = re.compile(r'"[\x21\x23-\x7e]*"\Z')
-_HTTP_DATE = re.compile(r"[A-Z][a-z]{2}, \d{2} [A-Z][a-z]{2} \d{4} \d{2}:\d{2}:\d{2} GMT\Z")
+_HTTP_DATE = re.compile(
+    r"[A-Z][a-z]{2}, \d{2} [A-Z][a-z]{2} \d{4} \d{2}:\d{2}:\d{2} GMT\Z", re.ASCII
+)
 _CONTENT_RANGE = re.compile(
     r"bytes (?:(\d{1,18})-(\d{1,18})|\*)/(\d{1,18}|\*)\s*$", re.IGNORECASE | re.ASCII
 )
@@ -59,8 +61,19 @@ def identity_in(url: str, status: int, headers: Mapping[str, str]) -> Source:
     elif match := _CONTENT_RANGE.match(headers.get("Content-Range", "")):
         size = None if match[3] == "*" else int(match[3])
     # An ETag of encoded bytes is not that of the file.
-    etag = None if is_encoded else headers.get("ETag")
-    return Source(url, size, etag, headers.get("Last-Modified"))
+    etag = None if is_encoded else _text(headers.get("ETag"))
+    return Source(url, size, etag, _text(headers.get("Last-Modified")))
+
+
+def _text(value: str | None) -> str | None:
+    """Return a header's value as text that an index can hold: what is no UTF-8 is Latin-1."""
+    if value is None or value.isascii():
+        return value
+    said = value.encode("utf-8", "surrogateescape")
+    try:
+        return said.decode()
+    except UnicodeDecodeError:
+        return said.decode("latin-1")
 
 
 def encoding_of(headers: Mapping[str, str]) -> str:
@@ -162,7 +175,9 @@ def _refuse_status(status: int, *, size: int | None, offset: int) -> None:
 def _nothing(headers: Mapping[str, str], *, offset: int, may_end: bool, size: int | None) -> Body:
     if size == 0 and offset == 0 and may_end:
         return Body(0, 0)
-    whole = headers.get("Content-Range", "").rpartition("/")[2] or "an unknown number of"
+    whole = headers.get("Content-Range", "").rpartition("/")[2]
+    if not _LENGTH.match(whole):
+        whole = "an unknown number of"
     raise ShortRead(
         f"{phrase(416)}: the source has {whole} bytes",
         offset=offset,

@@ -13,13 +13,16 @@ from collections.abc import Callable
 
 from multidict import CIMultiDict
 
+from byteatlas.errors import SourceError
 from byteatlas.sources.line import LARGE, Line
 
-__all__ = ["Answer", "Connection", "Lost", "NotPlain", "Scratch"]
+__all__ = ["LEAST_PROGRESS", "Answer", "Connection", "Lost", "NotPlain", "Scratch"]
 
-_LEAST_PROGRESS = 1024
+LEAST_PROGRESS = 1024
 """Fewer bytes within the idle time are silence."""
 _LARGEST_HEAD = 64 * 2**10
+_MOST_ANNOUNCED = 8
+"""Answers that announce another (1xx), at most so many one after the other."""
 _LATE = 2**17
 """So many bytes at once had been waiting to be received."""
 _END = b"\r\n\r\n"
@@ -137,6 +140,7 @@ class Connection(asyncio.BufferedProtocol):
         self._waiter: asyncio.Future[None] | None = None
         self._is_head_only = False
         self._is_used = False
+        self._announced = 0
         self._is_gauged = False
         self._asked_at = 0.0
         self._checked_at = 0.0
@@ -155,9 +159,13 @@ class Connection(asyncio.BufferedProtocol):
         NotPlain
             The answer is of another kind.
         TimeoutError
-            Next to nothing came for the idle time.
+            The head did not come within the idle time, or one that announces another did.
+        SourceError
+            Only answers come that announce another.
         """
-        self._is_head_only, self._answer = is_head_only, None
+        if not self.is_open:
+            raise Lost(is_stale=self._is_used)
+        self._is_head_only, self._answer, self._announced = is_head_only, None, 0
         self._asked_at = self._loop.time()
         self._transport.write(request)
         await self._wait()
@@ -193,10 +201,10 @@ class Connection(asyncio.BufferedProtocol):
             self._waiter = None
 
     def check(self, now: float, idle_s: float) -> None:
-        """End the wait where next to nothing came for the idle time."""
+        """End the wait where next to nothing came for the idle time; part of a head is nothing."""
         if self._waiter is None or now - self._checked_at < idle_s:
             return
-        if self._recent < _LEAST_PROGRESS:
+        if self._answer is None or self._recent < LEAST_PROGRESS:
             self._fail(TimeoutError())
         self._checked_at, self._recent = now, 0
 
@@ -239,7 +247,8 @@ class Connection(asyncio.BufferedProtocol):
         elif self._waiter is None or self._answer is not None:
             self.close()  # nothing was asked for
         else:
-            self._take_head(nbytes)
+            while nbytes:  # what follows an answer that announces another
+                nbytes = self._take_head(nbytes)
 
     def eof_received(self) -> None:
         """Let the transport close itself."""
@@ -256,7 +265,8 @@ class Connection(asyncio.BufferedProtocol):
 
     # --- heads ---
 
-    def _take_head(self, count: int) -> None:
+    def _take_head(self, count: int) -> int:
+        """Read a head, where all of it came; return how many bytes follow that are no body."""
         data, start = self._scratch.data, 0
         if self._head:
             start = max(0, len(self._head) - len(_END))
@@ -268,25 +278,28 @@ class Connection(asyncio.BufferedProtocol):
                 self._fail(NotPlain("the head of the answer is too long"))
             elif data is not self._head:
                 self._head += self._scratch.view[:count]
-            return
-        text = data[:end].decode("latin-1")
+            return 0
+        text = data[:end].decode("utf-8", "surrogateescape")
         early = bytes(memoryview(data)[end + len(_END) : count])
         self._head = bytearray()
         try:
             answer, length = self._read_head(text)
         except NotPlain as error:
             self._fail(error)
-            return
+            return 0
         if answer.status < 200:  # the real answer follows
+            self._announced += 1
+            if self._announced > _MOST_ANNOUNCED:
+                self._fail(SourceError("the server announces one answer after the other"))
+                return 0
             self._scratch.view[: len(early)] = early
-            if early:
-                self._take_head(len(early))
-            return
+            return len(early)
         self._line.first_byte(self._loop.time() - self._asked_at)
         self._line.came(len(early), is_large=False)
         answer.start(early, length)
         self._answer = answer
         self._done()
+        return 0
 
     def _read_head(self, text: str) -> tuple[Answer, int | None]:
         match = _STATUS_LINE.match(text)
@@ -299,13 +312,14 @@ class Connection(asyncio.BufferedProtocol):
         headers = CIMultiDict([(name, value.rstrip(" \t")) for name, value in fields])
         said = headers.get("Connection", "").lower()
         is_kept = "close" not in said and (match[1] == "1" or "keep-alive" in said)
-        if "Transfer-Encoding" in headers:
+        has_body = not self._is_head_only and status >= 200 and status not in _NO_BODY
+        if has_body and "Transfer-Encoding" in headers:
             raise NotPlain("the body comes in chunks")
         lengths = set(headers.getall("Content-Length", ()))
         if len(lengths) > 1 or not all(map(_LENGTH.match, lengths)):
             raise NotPlain("the answer has no length, or several")
         length = int(lengths.pop()) if lengths else None
-        if self._is_head_only or status in _NO_BODY:
+        if not has_body:
             length = 0
         return Answer(self, status, headers, is_kept=is_kept and length is not None), length
 

@@ -12,19 +12,20 @@ import time
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
-from http.cookies import SimpleCookie
+from http.cookies import CookieError, SimpleCookie
 from netrc import NetrcParseError, netrc
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import yarl
+from multidict import CIMultiDict
 
 from byteatlas.errors import SourceError
 from byteatlas.sources import loop
 from byteatlas.sources.addresses import Resolver
 from byteatlas.sources.hosts import Host
-from byteatlas.sources.http_connection import Scratch
+from byteatlas.sources.http_connection import LEAST_PROGRESS, Scratch
 from byteatlas.sources.http_pool import Pool
 from byteatlas.sources.line import Line
 from byteatlas.sources.options import HttpOptions
@@ -45,8 +46,8 @@ __all__ = [
 ]
 
 _PORTS = {"http": 80, "https": 443}
-_LEAST_PROGRESS = 1024
-"""Fewer bytes within the idle time are silence."""
+_OURS = re.compile(r"range|if-.*|accept-encoding", re.IGNORECASE)
+"""Headers that say which bytes are wanted, and of which source."""
 _BREAK = re.compile(r"[\0\r\n]")
 
 
@@ -128,7 +129,7 @@ def request_text(url: str, headers: Mapping[str, str]) -> str:
     origin = origin_of(url)
     target = url[len(origin) :]
     lines = [f" {target if target.startswith('/') else '/' + target} HTTP/1.1"]
-    if "host" not in map(str.lower, headers):
+    if "host" not in map(str.lower, headers):  # the caller's own, through a tunnel
         lines.append(f"Host: {origin.partition('://')[2]}")
     lines += [f"{name}: {value}" for name, value in headers.items()]
     if any(map(_BREAK.search, lines)):
@@ -164,7 +165,7 @@ class Borrowed:
             recent += len(part)
             now = time.monotonic()
             if now - since >= self._idle_s:
-                if recent < _LEAST_PROGRESS and not self._answer.content.at_eof():
+                if recent < LEAST_PROGRESS and not self._answer.content.at_eof():
                     raise TimeoutError
                 since, recent = now, 0
 
@@ -188,7 +189,12 @@ class Borrowed:
 def keep_cookies(url: str, given: list[str], session: aiohttp.ClientSession) -> None:
     """Have cookies that came with an answer sent back from now on."""
     for text in given:
-        session.cookie_jar.update_cookies(SimpleCookie(text), yarl.URL(url, encoded=True))
+        try:
+            text.encode()
+            cookie = SimpleCookie(text)
+        except (CookieError, UnicodeEncodeError):  # it could not be sent back
+            continue
+        session.cookie_jar.update_cookies(cookie, yarl.URL(url, encoded=True))
 
 
 def session_for(
@@ -224,17 +230,22 @@ def _new_session(
 
 
 def route_to(url: str, options: HttpOptions, *, own: bool) -> Route:
-    """Return the route to a URL's origin; the caller's headers go to the source's own alone."""
+    """Return the route to a URL's origin; the caller's headers go to the source's own alone.
+
+    Each header is there once, however it is spelt; `_OURS` are never the caller's.
+    """
     origin = origin_of(url)
     proxy = options.proxy or (_proxy(origin) if options.trust_env else None)
     return Route(_headers(options, origin, own=own), proxy)
 
 
 def _headers(options: HttpOptions, origin: str, *, own: bool) -> dict[str, str]:
-    result = {"User-Agent": f"byteatlas/{__version__}", "Accept-Encoding": "identity"}
+    result = CIMultiDict({"User-Agent": f"byteatlas/{__version__}", "Accept-Encoding": "identity"})
     if own:
-        result |= dict(options.headers)
-    if options.trust_env and "authorization" not in map(str.lower, result):
+        for name, value in options.headers:
+            if not _OURS.fullmatch(name):
+                result[name] = value
+    if options.trust_env and "Authorization" not in result:
         try:
             login = netrc().authenticators(urlsplit(origin).hostname or "")
         except (OSError, NetrcParseError):
@@ -242,7 +253,7 @@ def _headers(options: HttpOptions, origin: str, *, own: bool) -> dict[str, str]:
         if login:
             pair = f"{login[0]}:{login[2]}".encode()
             result["Authorization"] = "Basic " + b64encode(pair).decode()
-    return result
+    return dict(result)
 
 
 def _proxy(origin: str) -> str | None:

@@ -133,13 +133,17 @@ class Ways:
         """Send a request over our own connections."""
         assert way.pool is not None
         lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-        request = f"{method}{way.text}{lines}\r\n".encode()
+        request = f"{method}{way.text}{lines}\r\n".encode("utf-8", "surrogateescape")
         answer = await way.pool.ask(request, is_head_only=method == "HEAD")
-        given = answer.headers.getall("Set-Cookie", ()) if answer.status >= 300 else ()
-        if given:  # it will want them back, perhaps in another place
-            session = session_for(self.options, self._policy, way.reach)
-            keep_cookies(str(way.url), [*given], session)
-            host_of(self._origin).gave_cookies = True
+        try:
+            given = answer.headers.getall("Set-Cookie", ()) if answer.status >= 300 else ()
+            if given:  # it will want them back, perhaps in another place
+                session = session_for(self.options, self._policy, way.reach)
+                keep_cookies(str(way.url), [*given], session)
+                host_of(self._origin).gave_cookies = True
+        except BaseException:
+            answer.release()
+            raise
         return answer
 
     async def _way_to(self, url: str) -> _Way:

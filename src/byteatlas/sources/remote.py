@@ -19,7 +19,7 @@ from byteatlas.sources import loop
 from byteatlas.sources.allowance import Allowance
 from byteatlas.sources.fetch import Fetch, Transport
 from byteatlas.sources.hosts import Patience
-from byteatlas.sources.identity import check_identity
+from byteatlas.sources.identity import check_identity, is_strong
 from byteatlas.sources.line import Line
 from byteatlas.sources.plan import (
     ReadPlan,
@@ -130,6 +130,27 @@ class RemoteSource:
     def _meet(self, seen: Source) -> Source:
         self._known = check_identity(self._known, seen)
         return self._known
+
+    def meet(self, seen: Source) -> None:
+        """Take a sighting of the source for what it is: another source is an error from now on.
+
+        What it shows is known then, also in place of what no server can confirm.
+
+        Raises
+        ------
+        SourceChanged
+            It is not what is known already.
+        """
+
+        async def compare() -> None:  # between answers, which are compared too
+            known = self._meet(seen)
+            self._known = replace(
+                known,
+                etag=seen.etag if is_strong(seen.etag) else known.etag,
+                last_modified=seen.last_modified or known.last_modified,
+            )
+
+        loop.call(compare())
 
     def read_head(self, length: int) -> memoryview:
         """Return the first bytes, fewer where the source is shorter, with one request.
