@@ -384,3 +384,10 @@ def test_many_threads_share_a_cache(scanned, server, expected, cache):
 def test_an_option_that_means_nothing_is_refused_at_once():
     with pytest.raises(ValueError, match="write cache='memory:256MiB'"):
         Reader([], cache="256MiB")
+
+
+def test_a_source_that_parameters_select_is_not_cached(scanned, cache):
+    options = {"params": {"id": "1"}}
+    reader = Reader(scanned.sources, options, cache=cache)
+    assert not isinstance(reader.source(0), CachedSource)
+    assert isinstance(Reader(scanned.sources, cache=cache).source(0), CachedSource)

@@ -31,7 +31,7 @@ from byteatlas.read.strings import read_heap_strings
 from byteatlas.sources import ByteSource, Policy, open_source
 from byteatlas.sources.cached_source import CachedSource
 from byteatlas.sources.chunk_cache_option import CacheOption, open_cache
-from byteatlas.sources.credentials import prepared
+from byteatlas.sources.credentials import Options, prepared
 from byteatlas.sources.streaming import lines_of
 
 __all__ = ["Reader"]
@@ -132,7 +132,7 @@ class Reader:
                 opened = open_source(
                     expected.url, storage_options=options, expected=expected, policy=self._policy
                 )
-                if self.cache is not None:
+                if self.cache is not None and not _names_more(options):
                     opened = CachedSource(opened, self.cache, expected)
                 self._opened[position] = opened
             return opened
@@ -307,6 +307,11 @@ class Reader:
             for opened in self._opened.values():
                 opened.close()
             self._opened.clear()
+
+
+def _names_more(options: Options) -> bool:
+    """Tell whether options say what is asked for beside the URL, by which a cache goes."""
+    return isinstance(options, Mapping) and bool(options.get("params"))
 
 
 def _memory_for(plan: ReadPlan, array: VirtualArray, out: NDArray[Any]) -> NDArray[Any] | None:
