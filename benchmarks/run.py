@@ -38,8 +38,8 @@ SCRIPTS = (
     Script("read_http", BOTH),
     Script("read_profile", BOTH),
     Script("zarr_store", BOTH),
-    Script("parquet_index"),
-    Script("json_index", arguments=("--repeats", "1")),
+    Script("parquet_index", BOTH),
+    Script("json_index", ("--markdown",), ("--repeats", "1")),
     Script("codecs", ("--quick",)),
     Script("chunk_cache"),
     # Of the scans less than these scripts can: README.md says how to run all of it.

@@ -1,5 +1,9 @@
 """What a dataset says of its reading: the cost before, and filled chunks after."""
 
+import copy
+import pickle
+import subprocess
+import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,11 +13,22 @@ import pytest
 import xarray as xr
 
 from byteatlas.errors import Malformed
+from byteatlas.heap import Heap
 from byteatlas.index.json_writer import write_json
-from byteatlas.opening import open_dataset
+from byteatlas.model import (
+    WHOLE,
+    ChunkManifest,
+    Codec,
+    Encoding,
+    Source,
+    VirtualArray,
+    VirtualGroup,
+)
+from byteatlas.opening import open_dataset, open_index
 from byteatlas.read.filled import FilledChunks
 from byteatlas.read.reader import Reader
 from byteatlas.scanning import scan
+from byteatlas.store.dataset_cost import cost_together
 from byteatlas.store.opened import Options, open_with
 
 SELECTIONS = {
@@ -70,6 +85,102 @@ def test_what_has_no_cost_says_why(index, archive):
         other["temp"].byteatlas.cost()
 
 
+@pytest.mark.parametrize("names", [["temp", "crs"], ["name", "sparse", "crs", "temp"], None])
+def test_the_cost_of_a_dataset_is_what_loading_it_then_takes(index, server, names):
+    with open_dataset(index) as ours:
+        part = (ours if names is None else ours[names]).isel(x=slice(5, 30), drop=True)
+        server.clear()
+        cost = part.byteatlas.cost()
+        assert server.log == []
+        part.byteatlas.load()
+        assert cost.requests == len(server.log)
+        assert cost.bytes_fetched == server.bytes_sent
+        assert part.byteatlas.cost().requests == 0
+
+
+def test_the_places_of_strings_are_counted_by_themselves_as_they_are_read():
+    heap = Heap(base=0, offset_size=8, length_size=8)
+
+    def array(dtype, offset, encoding=()):
+        columns = np.array([0], "u8"), np.array([offset], "u8"), np.array([100], "u8")
+        manifest = ChunkManifest.build((1,), *columns)
+        encodings = (Encoding((*encoding, Codec("zlib", {}))),)
+        return VirtualArray((4,), dtype, (4,), manifest, encodings=encodings, dimensions=("x",))
+
+    arrays = {
+        "text": array(np.dtype(object), 100, heap.codecs()),
+        "before": array(np.dtype("f4"), 0),
+        "after": array(np.dtype("f4"), 200),
+    }
+    reader = Reader([Source("memory://heap.bin", 300)])
+    wanted = [(one, ..., name) for name, one in arrays.items()]
+    alone = {name: reader.cost(one) for name, one in arrays.items()}
+    cost = cost_together(alone, [(reader, wanted)])
+    # The places by themselves, and what lies on both sides of them in one request over them.
+    assert (cost.requests, cost.bytes_fetched, cost.bytes_needed) == (2, 400, 300)
+    assert cost.has_lookup
+    assert "requests that look up its strings" in str(cost)
+
+
+def test_the_cost_of_a_dataset_merges_requests_and_sums_all_else(index, server):
+    with open_dataset(index) as ours:
+        part = ours[["temp", "sparse", "crs"]]
+        cost = part.byteatlas.cost()
+        alone = {name: part[name].byteatlas.cost() for name in ("temp", "sparse", "crs")}
+        assert dict(cost.variables) == alone  # time is in memory
+        for what in ("chunks", "missing", "inlined", "decoded_bytes", "result_bytes"):
+            assert getattr(cost, what) == sum(getattr(one, what) for one in alone.values())
+        assert 0 < cost.requests < sum(one.requests for one in alone.values())
+        (source,) = cost.sources
+        assert source == (ours["temp"].encoding["source"], cost.requests, cost.bytes_fetched)
+        assert "1 source" in str(cost)
+        server.clear()
+        part.load()
+        assert len(server.log) == sum(one.requests for one in alone.values())
+
+
+def test_the_cost_of_a_dataset_counts_each_index_by_itself(index, archive):
+    with open_dataset(index) as ours, open_dataset(archive) as other:
+        both = xr.Dataset({"a": ours["temp"].variable, "b": other["temp"].variable})
+        cost = both.byteatlas.cost()
+        assert len(cost.sources) == 2
+        assert cost.requests == sum(one.requests for one in cost.variables.values())
+    assert xr.Dataset({"a": ("x", [1])}).byteatlas.cost().requests == 0
+
+
+def test_the_cost_of_a_dataset_of_dask_or_of_others_says_why_there_is_none(index, archive):
+    with (
+        open_dataset(index, chunks={}) as chunked,
+        pytest.raises(ValueError, match="array of dask: open the dataset without chunks"),
+    ):
+        chunked.byteatlas.cost()
+    with (
+        xr.open_dataset(archive, engine="netcdf4") as other,
+        pytest.raises(ValueError, match="not opened with engine='byteatlas'"),
+    ):
+        other.byteatlas.cost()
+
+
+def test_the_cost_of_whole_sources_of_unknown_size_is_not_counted_in_bytes():
+    def dataset(size):
+        manifest = ChunkManifest.build(
+            (1,), np.array([0], "u8"), np.array([4], "u8"), np.array([WHOLE], "u8")
+        )
+        encodings = (Encoding((Codec("zlib", {}),)),)
+        array = VirtualArray(
+            (4,), np.dtype("u1"), (4,), manifest, encodings=encodings, dimensions=("x",)
+        )
+        sources = (Source("memory://rest.bin", size),)
+        return xr.open_dataset(
+            VirtualGroup(arrays={"a": array}, sources=sources), engine="byteatlas"
+        )
+
+    known, unknown_size = dataset(10).byteatlas.cost(), dataset(None).byteatlas.cost()
+    assert (known.requests, known.bytes_fetched, known.open_requests) == (1, 6, 0)
+    assert (unknown_size.requests, unknown_size.bytes_fetched) == (1, 0)
+    assert unknown_size.open_requests == 1
+
+
 # Loading at once
 
 
@@ -103,6 +214,22 @@ def test_variables_are_loaded_together_and_are_what_xarray_loads(index, archive,
         xr.testing.assert_identical(mine, part(expected).load())
         assert all(variable._in_memory for variable in mine.variables.values())
         xr.testing.assert_identical(ours.load(), expected.load())
+
+
+def test_an_array_is_loaded_together_with_its_coordinates(index, archive, batches):
+    with (
+        open_dataset(index) as ours,
+        xr.open_dataset(archive, engine="netcdf4") as expected,
+    ):
+        del batches[:]
+        mine = ours.set_coords(["crs", "sparse"])["temp"][2:5]
+        assert mine.byteatlas.load() is mine
+        assert [sorted(batch) for batch in batches] == [["/crs", "/sparse", "/temp"]]
+        theirs = expected.set_coords(["crs", "sparse"])["temp"][2:5]
+        xr.testing.assert_identical(mine, theirs.load())
+        assert mine.variable._in_memory
+    plain = xr.DataArray([1, 2])
+    assert plain.byteatlas.load() is plain
 
 
 def test_of_many_bytes_a_batch_is_a_part(index, archive, monkeypatch):
@@ -203,19 +330,133 @@ def test_filled_chunks_are_listed_also_after_loading(damaged, chunks):
         np.testing.assert_array_equal(values, expected)
 
 
+def unknown(name="'a'", why="not opened with on_error='fill-and-report', or was computed since"):
+    return pytest.raises(ValueError, match=f"nothing is known of filled chunks of {name}: .*{why}")
+
+
 def test_without_being_told_to_fill_there_is_an_error_and_no_list(damaged):
     with xr.open_dataset(damaged, engine="byteatlas") as ours:
         with pytest.raises(Malformed):
             ours["a"].load()
-        with pytest.raises(ValueError, match="was not opened with on_error='fill-and-report'"):
+        with unknown():
             _ = ours["a"].byteatlas.filled
-        assert ours.byteatlas.filled == []
+        with unknown():
+            _ = ours.byteatlas.filled
+
+
+@pytest.mark.filterwarnings("ignore::byteatlas.read.filled.FilledChunks")
+def test_what_is_not_of_this_engine_or_was_computed_has_no_list(damaged):
+    mine = xr.Dataset({"a": ("x", [1, 2])})
+    with unknown():
+        _ = mine["a"].byteatlas.filled
+    with unknown():
+        _ = mine.byteatlas.filled
+    with pytest.raises(ValueError, match="filled chunks of a dataset without variables"):
+        _ = xr.Dataset().byteatlas.filled
+    with filling(damaged) as ours:
+        # The coordinate x has been opened with it, which says nothing of the values.
+        computed = (ours[["a"]] * 2).assign_coords(x=ours["x"])
+        assert "byteatlas" in computed["x"].encoding
+        with unknown():
+            _ = computed.byteatlas.filled
+        with unknown("'c'"):
+            _ = ours.assign(c=ours["b"] + 1).byteatlas.filled
+        assert ours[["b"]].byteatlas.filled == ours[["x"]].byteatlas.filled == []
+
+
+@pytest.mark.filterwarnings("ignore::byteatlas.read.filled.FilledChunks")
+def test_what_is_put_together_of_several_openings_has_no_list(damaged):
+    with filling(damaged) as ours, filling(damaged) as other:
+        joined = xr.concat([ours, other.load()], "x", data_vars="all")
+        for whole in (joined, joined["a"]):
+            with unknown(why="ask each of them"):
+                _ = whole.byteatlas.filled
+
+
+def filling(target, **options):
+    return xr.open_dataset(target, engine="byteatlas", on_error="fill-and-report", **options)
+
+
+def places(filled):
+    return [(one.path, one.chunk) for one in filled]
+
+
+@pytest.mark.filterwarnings("ignore::byteatlas.read.filled.FilledChunks")
+def test_a_chunk_that_is_read_twice_is_listed_once(damaged):
+    with filling(damaged) as ours:
+        ours["a"][12].load()
+        ours["a"][13].load()
+        same = ours.assign(again=ours["a"]).load()
+        for one in (ours, ours["a"], same, same["again"]):
+            assert places(one.byteatlas.filled) == [("/a", (1, 1))]
+
+
+@pytest.mark.filterwarnings("ignore::byteatlas.read.filled.FilledChunks")
+def test_each_opening_has_its_own_list(damaged):
+    with filling(damaged) as ours, filling(damaged) as other:
+        ours.load()
+        assert other.byteatlas.filled == []
+        other.load()
+        both = ours[["a"]].assign(b=other["a"])
+        assert places(both.byteatlas.filled) == [("/a", (1, 1))] * 2
+
+
+READS = {
+    "values": lambda data: data["a"].values,
+    "load": lambda data: data.load(),
+    "part": lambda data: data.isel(x=15).load(),
+    "together": lambda data: data.byteatlas.load(),
+    "array": lambda data: data["a"].byteatlas.load(),
+    "threads": lambda data: data.chunk().compute(scheduler="threads"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::byteatlas.read.filled.FilledChunks")
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+@pytest.mark.parametrize("has_index", [True, False], ids=["index", "group"])
+def test_what_is_unpickled_lists_what_its_reads_fill(damaged, read, has_index):
+    with filling(damaged if has_index else open_index(damaged)) as ours:
+        pickled = pickle.dumps(ours)
+        for twin in (pickle.loads(pickled), copy.deepcopy(ours)):
+            read(twin)
+            assert places(twin.byteatlas.filled) == [("/a", (1, 1))]
+            assert places(twin["a"].byteatlas.filled) == [("/a", (1, 1))]
+    del ours, twin
+    later = pickle.loads(pickled)
+    read(later)
+    assert places(later.byteatlas.filled) == [("/a", (1, 1))]
+
+
+@pytest.mark.filterwarnings("ignore::byteatlas.read.filled.FilledChunks")
+@pytest.mark.parametrize("has_index", [True, False], ids=["index", "group"])
+def test_another_process_lists_what_was_filled_before_and_there(damaged, has_index):
+    code = """if True:
+        import pickle, sys, warnings
+        warnings.simplefilter("ignore")
+        data = pickle.load(sys.stdin.buffer)
+        before = [(one.path, one.chunk) for one in data.byteatlas.filled]
+        data["a"][15].values
+        print(before, [(one.path, one.chunk) for one in data.byteatlas.filled])
+        """
+    with filling(damaged if has_index else open_index(damaged)) as ours:
+        unread = pickle.dumps(ours)
+        _ = ours["a"][10].values
+        for pickled, before in ((unread, []), (pickle.dumps(ours), [("/a", (1, 1))])):
+            command = [sys.executable, "-c", code]
+            done = subprocess.run(command, input=pickled, capture_output=True, check=True)
+            assert done.stdout.decode().strip() == f"{before} {[('/a', (1, 1))]}"
+
+
+@pytest.mark.filterwarnings("ignore::byteatlas.read.filled.FilledChunks")
+def test_the_list_does_not_grow_with_every_copy(damaged):
+    with filling(damaged) as ours:
+        ours.load()
+        log = ours["a"].encoding["byteatlas"].log
+        assert copy.deepcopy(log) is pickle.loads(pickle.dumps(log)) is log
+        assert len(log.chunks) == 1
 
 
 def test_a_filled_dataset_is_copied_pickled_and_written(damaged, tmp_path):
-    import copy
-    import pickle
-
     options = {"engine": "byteatlas", "on_error": "fill-and-report"}
     with xr.open_dataset(damaged, **options) as ours, warnings.catch_warnings():
         warnings.simplefilter("ignore", FilledChunks)

@@ -12,6 +12,7 @@ import xarray as xr
 
 from byteatlas.errors import NotRecognised, SourceChanged, SourceDenied, SourceError, SourceMissing
 from byteatlas.index.json_writer import to_json_bytes, write_json
+from byteatlas.model import VirtualGroup
 from byteatlas.opening import open_dataset, open_datatree
 from byteatlas.scanning import scan
 from byteatlas.store.xarray_engine import ByteatlasBackendEntrypoint
@@ -116,6 +117,33 @@ def test_trees_are_identical(index, archive):
 def test_a_group_that_is_not_there_is_an_error(index, group):
     with pytest.raises(OSError, match=f"group not found: {group}"):
         xr.open_dataset(index, engine="byteatlas", group=group)
+
+
+def test_a_group_that_is_not_there_is_told_with_those_there_are(index, scanned, tmp_path):
+    there = "its groups are /forecast, /forecast/inner"
+    for open_one in (xr.open_dataset, xr.open_datatree):
+        with pytest.raises(OSError) as caught:
+            open_one(index, engine="byteatlas", group="nope")
+        assert str(caught.value) == f"{index}: group not found: nope; {there}"
+    with pytest.raises(OSError) as caught:
+        xr.open_dataset(str(index), engine="byteatlas", group="forecast/wind")
+    told = f"{index}: group not found: forecast/wind, which is a variable; {there}"
+    assert str(caught.value) == told
+    with pytest.raises(OSError) as caught:
+        xr.open_dataset(scanned, engine="byteatlas", group="nope")
+    assert str(caught.value) == f"group not found: nope; {there}"
+
+
+def test_of_groups_that_are_not_there_few_others_are_named():
+    many = VirtualGroup(groups={f"g{number}": VirtualGroup() for number in range(21)})
+    for group, end in (
+        (many, "/g18, /g19, ..."),
+        (VirtualGroup(), "it has no groups"),
+        (VirtualGroup(groups={"a\x1b[2J": VirtualGroup()}), "its groups are /a�[2J"),
+    ):
+        with pytest.raises(OSError, match="group not found: nope; ") as caught:
+            xr.open_dataset(group, engine="byteatlas", group="nope")
+        assert str(caught.value).endswith(end)
 
 
 def test_every_kind_of_target_opens(index, archive, scanned, server, tmp_path):

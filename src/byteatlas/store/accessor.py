@@ -5,18 +5,21 @@ It is registered when the engine is imported, so wherever there is something for
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
 import xarray as xr
 from xarray.backends import BackendArray
 from xarray.coding.strings import StackedBytesArray
 from xarray.core import indexing
 
+from byteatlas.model import VirtualArray
 from byteatlas.read.cost import Cost
-from byteatlas.read.filled import FilledChunk
+from byteatlas.read.filled import FilledChunk, in_order
+from byteatlas.store.dataset_cost import DatasetCost, cost_together
+from byteatlas.store.filled_log import Filled, FilledLog
 from byteatlas.store.lazy_array import LazyArray, outer_key
-from byteatlas.store.opened import Filled
 
 __all__ = ["ArrayAccessor", "DatasetAccessor"]
 
@@ -57,28 +60,35 @@ class ArrayAccessor:
         ValueError
             The array is loaded already, is of dask, or does not come from this engine.
         """
-        lazy = _lazy(self._array.variable, self._array.name)
-        array = lazy.array
-        return array.opened.reader.cost(array.array, lazy.key, path=array.path)
+        return _cost(_lazy(self._array.variable, self._array.name))
+
+    def load(self) -> xr.DataArray:
+        """Load the array as `xarray.DataArray.load` does, together with its coordinates.
+
+        Returns
+        -------
+        xarray.DataArray
+            The array itself, with its values in memory.
+        """
+        coordinates = [one.variable for one in self._array.coords.values()]
+        _load_together([self._array.variable, *coordinates])
+        return self._array.load()
 
     @property
     def filled(self) -> list[FilledChunk]:
         """Chunks of the array that did not decode and were filled, in all reads so far.
 
-        What dask's workers fill in other processes, they report as warnings there.
+        Each is listed once, by its index. Reads of copies count, and so do those of what was
+        pickled and read in this process. What dask's workers fill in other processes is not
+        listed here: the warning (`byteatlas.FilledChunks`) appears there.
 
         Raises
         ------
         ValueError
-            The array was not opened with ``on_error="fill-and-report"``, or was computed since.
+            The array was not opened with ``on_error="fill-and-report"``, was computed since, or
+            holds more values than were opened, as what was put together of several does.
         """
-        filled = _filled_of(self._array.variable)
-        if filled is None:
-            raise ValueError(
-                f"nothing is known of filled chunks of {self._array.name!r}:"
-                " it was not opened with on_error='fill-and-report', or was computed since"
-            )
-        return [chunk for chunk in filled.chunks if chunk.path == filled.path]
+        return _listed([_filled_of(self._array.variable, self._array.name)])
 
 
 @xr.register_dataset_accessor("byteatlas")  # type: ignore[no-untyped-call]  # xarray's own
@@ -105,36 +115,113 @@ class DatasetAccessor:
         xarray.Dataset
             The dataset itself, with its values in memory.
         """
-        lazies = [one for one in map(_lazy_or_none, self._dataset.variables.values()) if one]
-        for batch in _batches(lazies):
-            opened = batch[0].array.opened
-            several = [(one.array.array, one.key, one.array.path) for one in batch]
-            values = opened.reader.read_many(several)
-            found = zip(several, values, strict=True)
-            with opened.handing_over((path, key, value) for (_, key, path), value in found):
-                for one in batch:
-                    one.variable.load()
+        _load_together(self._dataset.variables.values())
         return self._dataset.load()
+
+    def cost(self) -> DatasetCost:
+        """Return what `load` would take: requests, bytes, chunks and sources.
+
+        Nothing is read. Requests are counted as they are merged by `load`, and `variables` has
+        the costs of each variable alone: xarray's own ``load`` takes the sum of those. What is in
+        memory already costs nothing.
+
+        Raises
+        ------
+        ValueError
+            A variable is of dask, or is not in memory and does not come from this engine.
+        """
+        items = self._dataset.variables.items()
+        lazies = {name: _lazy(one, name) for name, one in items if not _is_loaded(one)}
+        batches = [
+            (batch[0].array.opened.reader, [_wanted(one) for one in batch])
+            for batch in _batches(list(lazies.values()))
+        ]
+        return cost_together({str(name): _cost(one) for name, one in lazies.items()}, batches)
 
     @property
     def filled(self) -> list[FilledChunk]:
         """Chunks of all variables that did not decode and were filled, in all reads so far.
 
-        See `ArrayAccessor.filled`.
+        Each is listed once, by the path of its array and its index; see `ArrayAccessor.filled`.
+
+        Raises
+        ------
+        ValueError
+            A data variable was not opened with ``on_error="fill-and-report"``, was computed
+            since, or holds more values than were opened.
         """
-        found = [_filled_of(variable) for variable in self._dataset.variables.values()]
-        return [
-            chunk
-            for filled in found
-            if filled is not None
-            for chunk in filled.chunks
-            if chunk.path == filled.path
-        ]
+        # Coordinates outlive what was computed of the rest, and say nothing of it.
+        items = self._dataset.variables.items()
+        named = self._dataset.data_vars or self._dataset.variables
+        if not named:
+            raise ValueError(f"{UNKNOWN} a dataset without variables")
+        return _listed(
+            [
+                _filled_of(variable, name)
+                for name, variable in items
+                if name in named or "byteatlas" in variable.encoding
+            ]
+        )
 
 
-def _filled_of(variable: xr.Variable) -> Filled | None:
-    found = variable.encoding.get("byteatlas")
-    return found if isinstance(found, Filled) else None
+UNKNOWN = "nothing is known of filled chunks of"
+
+
+def _filled_of(variable: xr.Variable, name: Any) -> Filled:
+    found: Filled | None = variable.encoding.get("byteatlas")
+    if found is None:
+        raise ValueError(
+            f"{UNKNOWN} {name!r}: it was not opened with on_error='fill-and-report',"
+            " or was computed since"
+        )
+    if variable.size > found.size:
+        raise ValueError(
+            f"{UNKNOWN} {name!r}: it holds more values than were opened, as what is put together"
+            " of several datasets does; ask each of them"
+        )
+    return found
+
+
+def _listed(several: list[Filled]) -> list[FilledChunk]:
+    """Return the chunks that were filled of some arrays, each once."""
+    paths: dict[FilledLog, set[str]] = {}
+    for one in several:
+        paths.setdefault(one.log, set()).add(one.path)
+    return [
+        chunk
+        for log, wanted in paths.items()
+        for chunk in in_order([one for one in list(log.chunks) if one.path in wanted])
+    ]
+
+
+def _is_loaded(variable: xr.Variable) -> bool:
+    """Tell whether the values are in memory, be it beneath a selection that is still to be made."""
+    data: Any = variable._data  # noqa: SLF001  # `data` would load it
+    while isinstance(data, indexing.ExplicitlyIndexed) and not isinstance(data, BackendArray):
+        data = getattr(data, "array", None)
+    return isinstance(data, np.ndarray) or bool(variable._in_memory)  # noqa: SLF001  # no other way
+
+
+def _wanted(lazy: _Lazy) -> tuple[VirtualArray, tuple[Any, ...], str]:
+    return lazy.array.array, lazy.key, lazy.array.path
+
+
+def _cost(lazy: _Lazy) -> Cost:
+    array, key, path = _wanted(lazy)
+    return lazy.array.opened.reader.cost(array, key, path=path)
+
+
+def _load_together(variables: Iterable[xr.Variable]) -> None:
+    """Load the variables that come from this engine, many with one batch of requests."""
+    lazies = [one for one in map(_lazy_or_none, variables) if one]
+    for batch in _batches(lazies):
+        opened = batch[0].array.opened
+        several = [_wanted(one) for one in batch]
+        values = opened.reader.read_many(several)
+        found = zip(several, values, strict=True)
+        with opened.handing_over((path, key, value) for (_, key, path), value in found):
+            for one in batch:
+                one.variable.load()
 
 
 def _lazy(variable: xr.Variable, name: Any) -> _Lazy:

@@ -46,7 +46,7 @@ class LazyArray(BackendArray):
         if self.opened.origin is not None:
             return _from_origin, (self.opened.origin, self.path)
         array, sources = _alone(self.array, self.opened.group.sources)
-        return _from_array, (self.path, array, sources, self.opened.options)
+        return _from_array, (self.path, array, sources, self.opened.options, self.opened.log.token)
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
         return indexing.explicit_indexing_adapter(
@@ -98,12 +98,12 @@ def _from_origin(origin: Origin, path: str) -> LazyArray:
 
 
 def _from_array(
-    path: str, array: VirtualArray, sources: Sequence[Source], options: Options
+    path: str, array: VirtualArray, sources: Sequence[Source], options: Options, token: str
 ) -> LazyArray:
     group = VirtualGroup(arrays={path.rpartition("/")[2]: array}, sources=sources)
     for name in path.split("/")[-2:0:-1]:
         group = VirtualGroup(groups={name: group}, sources=sources)
-    return LazyArray(path, OpenIndex(group, options, None))
+    return LazyArray(path, OpenIndex(group, options, None, token))
 
 
 def _alone(array: VirtualArray, sources: Sequence[Source]) -> tuple[VirtualArray, Sequence[Source]]:

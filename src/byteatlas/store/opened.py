@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from threading import Lock
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 from uuid import uuid4
 from weakref import WeakValueDictionary
 
@@ -25,14 +25,15 @@ from byteatlas.errors import ByteatlasError, SourceChanged
 from byteatlas.limits import Limits
 from byteatlas.model import Source, VirtualArray, VirtualGroup
 from byteatlas.opening import Target, open_target
-from byteatlas.read.filled import FilledChunk, OnError
+from byteatlas.read.filled import OnError
 from byteatlas.read.reader import Reader
 from byteatlas.sources.chunk_cache_option import CacheOption
 from byteatlas.sources.credentials import prepared
+from byteatlas.store.filled_log import log_of
 from byteatlas.store.first_reads import FirstReads
 from byteatlas.store.gathering import Gathering
 
-__all__ = ["Filled", "OpenIndex", "Options", "Origin", "open_with", "reopened"]
+__all__ = ["OpenIndex", "Options", "Origin", "open_with", "reopened"]
 
 Wanted: TypeAlias = tuple[VirtualArray, Any, str]
 """An array, a selection and a path, as `Reader.read_many` takes them."""
@@ -76,23 +77,25 @@ class Origin:
     """Stands for this opening in every process."""
 
 
-class Filled(NamedTuple):
-    """The encoding ``byteatlas`` of a variable that may have chunks filled: it outlives loading."""
-
-    path: str
-    """Of the array."""
-    chunks: list[FilledChunk]
-    """Of all arrays of the index; grows as they are read."""
-
-
 class OpenIndex:
     """The tree of an index, its reader, and what is read of it together."""
 
-    def __init__(self, group: VirtualGroup, options: Options, origin: Origin | None) -> None:
+    def __init__(
+        self,
+        group: VirtualGroup,
+        options: Options,
+        origin: Origin | None,
+        token: str | None = None,
+    ) -> None:
         self.group = group
         self.options = options
         self.origin = origin
         self.reader = options.reader(group.sources)
+        if origin is not None:
+            token = origin.token
+        self.log = log_of(token or uuid4().hex)
+        """What its reads fill, in this process."""
+        self.reader.filled = self.log.chunks
         self.first = FirstReads([], self.reader)
         self.is_decoding = False
         """While xarray decodes what is opened, before anybody else can see it."""

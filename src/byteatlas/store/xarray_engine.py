@@ -7,8 +7,10 @@ not through zarr-python.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +20,25 @@ from xarray.backends import AbstractDataStore, BackendEntrypoint
 from xarray.backends.store import StoreBackendEntrypoint
 from xarray.core import indexing
 
+from byteatlas.display import printable
+from byteatlas.errors import without_query
 from byteatlas.limits import Limits
 from byteatlas.model import Attribute, VirtualArray, VirtualGroup
 from byteatlas.read.filled import OnError
 from byteatlas.read.sequences import is_of_sequences
 from byteatlas.sources.chunk_cache_option import CacheOption
+from byteatlas.sources.urls import absolute_url
 from byteatlas.store import accessor as _accessor  # noqa: F401  # registers itself
 from byteatlas.store.dask_chunks import dask_chunks
+from byteatlas.store.filled_log import Filled
 from byteatlas.store.first_reads import FirstReads, first_reads, is_short
 from byteatlas.store.lazy_array import LazyArray
-from byteatlas.store.opened import Filled, OpenIndex, Options, open_with
+from byteatlas.store.opened import OpenIndex, Options, open_with
 
 __all__ = ["ByteatlasBackendEntrypoint"]
+
+MOST_NAMED = 20
+"""So many groups at most are named where one is not found."""
 
 
 class ByteatlasBackendEntrypoint(BackendEntrypoint):
@@ -109,7 +118,7 @@ class ByteatlasBackendEntrypoint(BackendEntrypoint):
         """
         options = _options(storage_options, allow, limits, on_error, chunk_cache)
         opened = open_with(filename_or_obj, options)
-        path, wanted = _find(opened.group, group)
+        path, wanted = _find(opened.group, group, filename_or_obj)
         ((_, dataset),) = _decoded(opened, [(path, wanted)], drop_variables, decoders)
         return dataset
 
@@ -137,7 +146,7 @@ class ByteatlasBackendEntrypoint(BackendEntrypoint):
         """Return all groups as datasets, by path from `group`. Takes what `open_dataset` takes."""
         options = _options(storage_options, allow, limits, on_error, chunk_cache)
         opened = open_with(filename_or_obj, options)
-        top, wanted = _find(opened.group, group)
+        top, wanted = _find(opened.group, group, filename_or_obj)
         groups = list(wanted.walk(top))
         return {
             path[len(top) :] or "/": dataset
@@ -161,7 +170,7 @@ def _options(
     )
 
 
-def _find(root: VirtualGroup, group: str | None) -> tuple[str, VirtualGroup]:
+def _find(root: VirtualGroup, group: str | None, target: Any) -> tuple[str, VirtualGroup]:
     """Return the path ("" for the root) and the group that a user's path names."""
     parts = [part for part in (group or "").split("/") if part]
     try:
@@ -169,8 +178,18 @@ def _find(root: VirtualGroup, group: str | None) -> tuple[str, VirtualGroup]:
     except KeyError:
         found = None
     if not isinstance(found, VirtualGroup):
-        raise OSError(f"group not found: {group}")
+        raise OSError(printable(_not_found(root, group, target, is_array=found is not None)))
     return "".join(f"/{part}" for part in parts), found
+
+
+def _not_found(root: VirtualGroup, group: str | None, target: Any, *, is_array: bool) -> str:
+    """Return a line that says what was looked for, where, and which groups there are."""
+    is_named = isinstance(target, str | os.PathLike)
+    where = f"{without_query(absolute_url(target))}: " if is_named else ""
+    what = f"group not found: {group}{', which is a variable' if is_array else ''}"
+    paths = [path for path, _ in islice(root.walk(), 1, MOST_NAMED + 2)]
+    groups = ", ".join(paths[:MOST_NAMED]) + (", ..." if len(paths) > MOST_NAMED else "")
+    return f"{where}{what}; {f'its groups are {groups}' if groups else 'it has no groups'}"
 
 
 def _decoded(
@@ -241,7 +260,7 @@ class _GroupStore(AbstractDataStore):
         if len(sources) == 1:
             encoding["source"] = sources[0].public_url
         if self._opened.options.on_error != "raise":
-            encoding["byteatlas"] = Filled(path, self._opened.reader.filled)
+            encoding["byteatlas"] = Filled(path, math.prod(array.shape), self._opened.log)
         return xr.Variable(array.dimensions, data, attrs, encoding)
 
 
