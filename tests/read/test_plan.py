@@ -182,6 +182,14 @@ def test_a_large_uncompressed_chunk_is_fetched_in_pieces():
     assert sum(length for _, _, length in line) == 40 * 2**20
 
 
+def test_what_is_read_straight_into_the_result_is_read_in_larger_pieces():
+    assert LOCAL.max_direct == 8 * 2**20
+    lengths = [length for _, _, length in fetches(contiguous((40, 1024, 1024)), ..., LOCAL)]
+    assert lengths == [LOCAL.max_direct] * 20
+    every_other = fetches(contiguous((40, 1024, 1024)), (..., slice(None, None, 2)), LOCAL)
+    assert all(length <= LOCAL.max_request for _, _, length in every_other)
+
+
 def test_pieces_do_not_reach_from_chunk_to_chunk():
     chunk = 7 * 2**18
     manifest = ChunkManifest.build(

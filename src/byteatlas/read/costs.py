@@ -46,6 +46,8 @@ class Costs:
     """Fetches are not merged beyond so many bytes, so that decoding starts early."""
     byte_s: float = 0.0
     """Processor time that a byte takes."""
+    max_direct: int = 0
+    """As `max_request`, for bytes that are read straight into the result, if that is more."""
     is_observed: bool = False
     """The bandwidth was observed: more than twice the bytes may be fetched if that is faster."""
     is_exact: bool = False
@@ -72,6 +74,7 @@ LOCAL = Costs(
     request_s=5e-6,
     bandwidth=2e9,
     max_request=2**20,
+    max_direct=2**23,
     byte_s=0.5e-9,
     is_observed=True,
     is_exact=True,

@@ -6,7 +6,7 @@ The plans may be of one array or of several; their parts are merged together.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +73,8 @@ def plan_fetches(
         if order is not None:
             source, offset, length = source[order], offset[order], length[order]
             plan, part = plan[order], part[order]
+    if all(one.position is not None and (one.position >= 0).all() for one in plans):
+        costs = replace(costs, max_request=max(costs.max_request, costs.max_direct))
     bounds, fetch_length = merge_parts(source, offset, length, costs)
     first = bounds[:-1]
     return FetchPlan(
