@@ -364,7 +364,7 @@ def misbehaving(tmp_path, monkeypatch, path):
         ("source.seek(0); source._size = 10**9; source.read(10**9)", "were asked for"),
         ("raise RuntimeError('no' * 5000)", "RuntimeError: nono"),
         ("send({}, bytes(2**28))", "it found more than"),
-        ("import misspelled", "ModuleNotFoundError"),
+        ("raise ModuleNotFoundError('misspelled')", "ModuleNotFoundError"),
         ("send(5)", "what it found is 5, expected an object"),
         ("source._link.sendall(b'd' + bytes([3, *bytes(7)]) + b'abc')", "cannot be understood"),
         ("source._link.sendall(b'd' + bytes([8, *bytes(7), 4, 0, 0, 0]) + b'none')", "Expecting"),

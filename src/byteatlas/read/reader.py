@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import compress, islice
 from threading import Lock
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -238,8 +238,7 @@ class Reader:
         for place, value in zip(out, values, strict=True):
             if not np.may_share_memory(place, value):
                 _check_shape(place, value.shape)
-                # Of text "same_kind" would cut off what does not fit.
-                np.copyto(place, value, casting="safe" if place.dtype.kind in "SU" else "same_kind")
+                np.copyto(place, value, casting=_casting(value.dtype, place.dtype))
         return list(out)
 
     def cost(self, array: VirtualArray, selection: Selection = ..., *, path: str = "") -> Cost:
@@ -325,6 +324,13 @@ def _memory_for(plan: ReadPlan, array: VirtualArray, out: NDArray[Any]) -> NDArr
     if not (out.flags.c_contiguous and out.flags.writeable and out.flags.aligned):
         return None
     return out.reshape(plan.shape)
+
+
+def _casting(found: np.dtype[Any], wanted: np.dtype[Any]) -> Literal["unsafe", "safe", "same_kind"]:
+    """Return how values may be cast: texts to any type of texts, the others to their own kind."""
+    if found.kind == "O" and wanted.kind in "OT":
+        return "unsafe"  # by name only: numpy has no safe way from objects
+    return "safe" if wanted.kind in "SU" else "same_kind"  # else texts would be cut off
 
 
 def _check_shape(out: NDArray[Any], shape: tuple[int, ...]) -> None:
