@@ -30,9 +30,9 @@ def ids_of(*ids, heap=HEAP):
     return np.frombuffer(data, np.uint8).reshape(-1, heap.id_size)
 
 
-def look_up(data, *ids, heap=HEAP, reader=None):
-    reader = reader or MemoryReader(data)
-    return run(read_strings(ids_of(*ids, heap=heap), heap, len(data)), reader).tolist()
+def look_up(data, *ids, heap=HEAP, reader=None, **options):
+    steps = read_strings(ids_of(*ids, heap=heap), heap, len(data), **options)
+    return run(steps, reader or MemoryReader(data)).tolist()
 
 
 def test_a_heap_id_is_a_length_an_address_and_a_number():
@@ -73,16 +73,19 @@ def test_all_collections_are_read_in_two_rounds():
     assert reader.rounds == 2
 
 
-def test_many_collections_are_held_in_parts(monkeypatch):
-    monkeypatch.setattr(heap_module, "MAX_TOGETHER", 3 * 4096)
+def test_many_collections_are_held_in_parts():
     sizes = [4096, 4096, 12288, 4096, 40960, 8192, 4096, 4096]
     data, begins = bytes(8), []
     for place, size in enumerate(sizes):
         begins.append(len(data))
         data += collection([(9, b"text %d" % place)], size=size)
     expected = [f"text {place}" for place in range(len(sizes))]
-    assert look_up(data, *[(6, begin, 9) for begin in begins]) == expected
-    assert look_up(data, *[(6, begin, 9) for begin in begins[::-1]]) == expected[::-1]
+    for held, rounds in ((3 * 4096, 6), (2**26, 2)):
+        reader = MemoryReader(data)
+        ids = [(6, begin, 9) for begin in begins]
+        assert look_up(data, *ids, reader=reader, held=held) == expected
+        assert reader.rounds == rounds
+        assert look_up(data, *ids[::-1], held=held) == expected[::-1]
 
 
 def test_equal_ids_share_one_string():

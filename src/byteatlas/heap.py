@@ -23,14 +23,14 @@ from byteatlas.errors import Malformed, Unsupported
 from byteatlas.model import ByteRange, ByteRanges, Codec, Encoding, VirtualArray
 from byteatlas.steps import Steps
 
-__all__ = ["Heap", "HeapCodec", "heap_ids", "heap_of", "read_strings"]
+__all__ = ["MAX_TOGETHER", "Heap", "HeapCodec", "heap_ids", "heap_of", "read_strings"]
 
 CODEC = "byteatlas.heap"
 
 LEAST = 4096
 """The least size of a collection, in bytes: so much of each is read first."""
 MAX_TOGETHER = 2**26
-"""Bytes of collections that are held at once, unless a single one is larger."""
+"""Bytes of collections that one read holds at once, unless a single one is larger."""
 MAX_COLLECTION = 2**30
 """No collection of more bytes is read."""
 MAX_OBJECTS = 2**16
@@ -120,11 +120,11 @@ def heap_ids(array: VirtualArray, heap: Heap) -> VirtualArray:
 
 
 def read_strings(
-    ids: NDArray[np.uint8], heap: Heap, size: int | None = None
+    ids: NDArray[np.uint8], heap: Heap, size: int | None = None, held: int = MAX_TOGETHER
 ) -> Steps[NDArray[np.object_]]:
     """Look strings up by their heap IDs: one round, two if a collection is larger than usual.
 
-    Collections of more than `MAX_TOGETHER` bytes in all are read in several such steps.
+    Collections of more bytes in all than may be held are read in several such steps.
 
     Parameters
     ----------
@@ -134,6 +134,8 @@ def read_strings(
         How they are to be understood.
     size
         Of the source; None when it is not known.
+    held
+        Bytes of collections that are held at once, unless a single one is larger.
 
     Returns
     -------
@@ -157,13 +159,13 @@ def read_strings(
     begin = _checked_places(places, heap.base, size)
     wanted, which = _distinct(owner, number[some], length[some], begin)
     found = np.empty(wanted.shape[1], object)
-    step = MAX_TOGETHER // LEAST
+    step = max(held // LEAST, 1)
     for first in range(0, begin.size, step):
         last = min(first + step, begin.size)
         heads = yield from _heads(begin[first:last])
         after = int(begin[last]) if last < begin.size else size
         lengths = _lengths(heads, begin[first:last], heap, after)
-        for low, high in _together(lengths):
+        for low, high in _together(lengths, held):
             block = yield from _collections(
                 heads[low:high], begin[first + low : first + high], lengths[low:high]
             )
@@ -267,12 +269,12 @@ def _lengths(
     return lengths.astype(np.int64)
 
 
-def _together(lengths: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+def _together(lengths: NDArray[np.int64], held: int) -> Iterator[tuple[int, int]]:
     """Split collections into runs that are held at once."""
     if int(lengths.max()) == LEAST:
         yield 0, lengths.size
         return
-    run = np.cumsum(lengths) // MAX_TOGETHER
+    run = np.cumsum(lengths) // held
     bounds = [0, *(np.flatnonzero(np.diff(run)) + 1).tolist(), lengths.size]
     yield from pairwise(bounds)
 

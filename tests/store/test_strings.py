@@ -182,6 +182,17 @@ def test_strings_take_two_rounds_more_whatever_their_number(expected):
         assert len(server.log) <= 8
 
 
+def test_the_strings_of_many_arrays_take_as_many_rounds_as_those_of_one(expected):
+    path, theirs = expected
+    with RangeServer({"strings.h5": path.read_bytes()}) as server:
+        group = byteatlas.scan(server.url("strings.h5"), max_inline=FEW)
+        reader = Reader(group.sources)
+        found = reader.read_many([(group[name], ..., f"/{name}") for name in theirs])
+        for values, expected_values in zip(found, theirs.values(), strict=True):
+            assert is_equal(values, expected_values)
+        assert reader.source(0).trace.rounds == 3
+
+
 def test_a_source_that_changed_is_an_error_and_no_text(expected):
     path, _ = expected
     with RangeServer({"strings.h5": path.read_bytes()}) as server:
@@ -209,6 +220,10 @@ def test_a_damaged_collection_costs_only_the_chunks_that_need_it(expected, tmp_p
     assert isinstance(found[1], bytes)
     with pytest.raises(Malformed, match="expected b'GCOL'") as caught:
         Reader(damaged.sources).read(damaged["chunked"], path="/chunked")
+    assert (caught.value.offset, caught.value.path) == (address, "/chunked")
+    both = [(damaged[name], ..., f"/{name}") for name in ("line", "chunked")]
+    with pytest.raises(Malformed) as caught:
+        Reader(damaged.sources).read_many(both)
     assert (caught.value.offset, caught.value.path) == (address, "/chunked")
     assert caught.value.url.endswith("damaged.h5")
     ids.close()

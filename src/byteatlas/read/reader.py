@@ -27,7 +27,7 @@ from byteatlas.read.pipeline import Job, execute
 from byteatlas.read.plan import ReadPlan, plan_read
 from byteatlas.read.selection import Selection
 from byteatlas.read.sequences import as_sequences, is_of_sequences
-from byteatlas.read.strings import read_heap_strings
+from byteatlas.read.strings import Pointing, heap_job, look_up
 from byteatlas.sources import ByteSource, Policy, open_source
 from byteatlas.sources.cached_source import CachedSource
 from byteatlas.sources.chunk_cache_option import CacheOption, open_cache
@@ -193,7 +193,7 @@ class Reader:
         -------
         list of ndarray
             In the order asked for; those of `out`, where it is given. Strings that chunks only
-            point to take a round more.
+            point to take a round or two more, of each source for all arrays together.
 
         Raises
         ------
@@ -205,34 +205,28 @@ class Reader:
         if out is not None and len(out) != len(several):
             raise ValueError(f"{len(out)} arrays are given for the values of {len(several)}")
         filled: list[FilledChunk] | None = None if self.on_error == "raise" else []
-        results: list[NDArray[Any] | None] = [None] * len(several)
         jobs: list[Job] = []
-        plain: list[int] = []
+        costs = self.costs
         for number, (array, selection, path) in enumerate(several):
             with self._errors_of(array, path):
                 heap = heap_of(array)
                 if heap is not None:
-                    results[number] = read_heap_strings(
-                        array, selection, self.costs, self.limits, self.source, heap, path, filled
-                    )
-                    continue
-                plan = plan_read(array, selection, self.costs, self.limits)
-                into = None if out is None else _memory_for(plan, array, out[number])
-                jobs.append(Job(plan, array, path, into))
-                self._check_open_ends(plan)
-                plain.append(number)
-        if jobs:
-            with self._errors_of(jobs[0].array, jobs[0].path):
-                values = execute(jobs, self.source, self.costs, filled)
-            for number, job, value in zip(plain, jobs, values, strict=True):
-                with self._errors_of(job.array, job.path):
-                    is_nested = is_of_sequences(job.array)
-                    results[number] = as_sequences(job.array, value) if is_nested else value
+                    job = heap_job(array, selection, costs, self.limits, heap, path)
+                else:
+                    plan = plan_read(array, selection, costs, self.limits)
+                    into = None if out is None else _memory_for(plan, array, out[number])
+                    job = Job(plan, array, path, into)
+                jobs.append(job)
+                self._check_open_ends(job.plan)
+        if not jobs:
+            return []
+        with self._errors_of(several[0][0], several[0][2]):
+            values = execute(jobs, self.source, costs, filled)
+            values = self._finished([array for array, _, _ in several], jobs, values)
         if filled:
             filled = in_order(filled)
             self.filled += filled
             warnings.warn(FilledChunks(filled), stacklevel=3)
-        values = [value for value in results if value is not None]
         if out is None:
             return values
         for place, value in zip(out, values, strict=True):
@@ -240,6 +234,25 @@ class Reader:
                 _check_shape(place, value.shape)
                 np.copyto(place, value, casting=_casting(value.dtype, place.dtype))
         return list(out)
+
+    def _finished(
+        self, arrays: Sequence[VirtualArray], jobs: Sequence[Job], values: Sequence[NDArray[Any]]
+    ) -> list[NDArray[Any]]:
+        """Return values as users have them: strings that were pointed to, and sequences."""
+        finished = list(values)
+        pointing: dict[int, Pointing] = {}
+        for number, (array, job, value) in enumerate(zip(arrays, jobs, values, strict=True)):
+            heap = heap_of(array)
+            if heap is not None:
+                pointing[number] = Pointing(array, heap, job, value)
+            elif is_of_sequences(array):
+                with self._errors_of(array, job.path):
+                    finished[number] = as_sequences(array, value)
+        if pointing:
+            found = look_up(list(pointing.values()), self.source)
+            for number, strings in zip(pointing, found, strict=True):
+                finished[number] = strings
+        return finished
 
     def cost(self, array: VirtualArray, selection: Selection = ..., *, path: str = "") -> Cost:
         """Count the requests, bytes and sources that `read` would take, without reading.
