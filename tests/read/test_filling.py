@@ -240,6 +240,7 @@ FAULTS = {
     "denied": (Fault(status=403), SourceDenied),
     "failing": (Fault(status=503, headers={"Retry-After": "0"}), SourceError),
     "replaced": (Fault(headers={"ETag": '"other"'}), SourceChanged),
+    "replaced, and refused": (Fault(status=412), SourceChanged),
     "without ranges": (Fault(ignore_range=True, body=b"x" * 10**6), SourceError),
 }
 
@@ -250,9 +251,8 @@ def test_a_source_that_cannot_be_had_is_an_error(tmp_path, fault, kind):
     (tmp_path / "data.bin").write_bytes(made.data)
     with RangeServer(tmp_path) as server:
         url = server.url("data.bin")
-        source = Source(url, size=len(made.data), etag='"first"')
-        if kind is not SourceChanged or not fault.headers:
-            source = Source(url)
+        is_known = kind is SourceChanged
+        source = Source(url, size=len(made.data), etag='"first"') if is_known else Source(url)
         server.faults.append(fault)
         reader = Reader([source], on_error="fill-and-report", policy=Policy(first_pause_s=0.001))
         with pytest.raises(kind) as caught:
