@@ -258,6 +258,6 @@ def test_storage_options_are_json_or_text_and_may_be_nested():
     [("8MiB", 2**23), ("500kB", 500_000), ("65536", 65536), ("1.5 M", 1_500_000), ("2gib", 2**31)],
 )
 def test_sizes_are_read_as_people_write_them(words, count):
-    from byteatlas.cli.options import parse_size
+    from byteatlas.cli.options import byte_count
 
-    assert parse_size(None, None, words) == count
+    assert byte_count(None, None, words) == count

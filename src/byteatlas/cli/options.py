@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import re
 from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any, Literal
@@ -13,22 +12,18 @@ import click
 
 from byteatlas.model import VirtualArray, VirtualGroup
 from byteatlas.sources.chunk_cache import ChunkCache
-from byteatlas.sources.chunk_cache_option import open_cache
+from byteatlas.sources.chunk_cache_option import open_cache, parse_size
 
-__all__ = ["cache", "find_array", "no_key", "opening", "parse_size", "storage", "zarr_format"]
+__all__ = ["byte_count", "cache", "find_array", "no_key", "opening", "storage", "zarr_format"]
 
-
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 _NAMED = 8
 """So many variables are named where none looks like the one that was asked for."""
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmg]i?)?b?\s*", re.IGNORECASE)
 
 
-def parse_size(ctx: click.Context, param: click.Parameter, value: str) -> int:
+def byte_count(ctx: click.Context, param: click.Parameter, value: str) -> int:
     """Return the number of bytes that words such as 8MiB, 500kB or 65536 mean (a callback)."""
-    found = _SIZE.fullmatch(value)
-    count = int(float(found[1]) * _UNITS[(found[2] or "").lower()]) if found else 0
-    if count < 1:
+    count = parse_size(value)
+    if not count:
         raise click.BadParameter(f"{value!r} is not a size, such as 8MiB or 65536", ctx, param)
     return count
 

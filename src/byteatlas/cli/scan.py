@@ -10,7 +10,7 @@ from urllib.parse import unquote
 import click
 
 from byteatlas import display
-from byteatlas.cli.options import parse_size, storage, zarr_format
+from byteatlas.cli.options import byte_count, storage, zarr_format
 from byteatlas.cli.output import ExitCode, Output, shared
 from byteatlas.cli.writing import (
     STANDARD_OUTPUT,
@@ -46,7 +46,7 @@ __all__ = ["command"]
 @record_size
 @click.option(
     "--max-chunk",
-    callback=parse_size,
+    callback=byte_count,
     default="8MiB",
     show_default=True,
     metavar="SIZE",
