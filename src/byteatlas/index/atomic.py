@@ -6,7 +6,7 @@ import fcntl
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
@@ -15,7 +15,14 @@ from typing import Any
 from byteatlas.errors import Conflict, MissingDependency, Unsupported
 from byteatlas.index.parquet_layout import METADATA
 
-__all__ = ["check_revision", "refuse_web", "revision", "write_whole"]
+__all__ = [
+    "check_revision",
+    "refuse_web",
+    "remove_leftovers",
+    "revision",
+    "temporary_name",
+    "write_whole",
+]
 
 _STEP = 2**20
 
@@ -112,7 +119,7 @@ def _put(url: str, pieces: Iterable[bytes], storage_options: Mapping[str, Any]) 
 
 def _replace(target: Path, pieces: Iterable[bytes], if_unchanged: str | None) -> None:
     try:
-        _remove_leftovers(target)
+        remove_leftovers(target, os.O_WRONLY, os.unlink)
         with _beside(target) as (handle, name):
             for piece in pieces:
                 _write(handle, piece)
@@ -149,7 +156,7 @@ def _beside(target: Path) -> Iterator[tuple[int, str]]:
 def _create(target: Path) -> tuple[int, str]:
     """Create and lock a file beside a target; its lock shows that its writer lives."""
     while True:
-        name = str(target.with_name(f"{_lead(target)}{secrets.token_hex(8)}.tmp"))
+        name = str(temporary_name(target))
         handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
             if _lock(handle) and os.fstat(handle).st_nlink:
@@ -177,21 +184,36 @@ def _unlink(name: str) -> None:
         os.unlink(name)  # noqa: PTH108
 
 
+def temporary_name(target: Path) -> Path:
+    """Return a new name beside a target, by which `remove_leftovers` knows it."""
+    return target.with_name(f"{_lead(target)}{secrets.token_hex(8)}.tmp")
+
+
 def _lead(target: Path) -> str:
     return f".{target.name[:200]}."
 
 
-def _remove_leftovers(target: Path) -> None:
-    """Remove what killed writers left beside a target; the files of living ones are locked."""
+def remove_leftovers(target: Path, flags: int, remove: Callable[[str], None]) -> None:
+    """Remove what killed writers left beside a target; what living ones have is locked.
+
+    Parameters
+    ----------
+    target
+        What they were writing.
+    flags
+        By which what they wrote is opened, to be locked.
+    remove
+        Removes it.
+    """
     ours = re.compile(re.escape(_lead(target)) + "[0-9a-f]{16}\\.tmp")
     with os.scandir(target.parent) as found:
         names = [entry.path for entry in found if ours.fullmatch(entry.name)]
     for name in names:
         with suppress(OSError):  # somebody else removed it, or it is not ours to remove
-            handle = os.open(name, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            handle = os.open(name, flags | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                os.unlink(name)  # noqa: PTH108
+                remove(name)
             finally:
                 os.close(handle)
 

@@ -7,7 +7,6 @@ import errno
 import fcntl
 import json
 import os
-import re
 import secrets
 import shutil
 import sys
@@ -18,7 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from byteatlas.errors import ByteatlasError, MissingDependency, SourceError, Unsupported
-from byteatlas.index.atomic import check_revision, refuse_web
+from byteatlas.index.atomic import (
+    check_revision,
+    refuse_web,
+    remove_leftovers,
+    temporary_name,
+)
 from byteatlas.index.parquet_layout import METADATA
 
 __all__ = ["is_directory_index", "write_directory"]
@@ -82,7 +86,7 @@ def is_directory_index(path: Path) -> bool:
 def _replace(target: Path, files: Iterable[tuple[str, bytes]], if_unchanged: str | None) -> None:
     try:
         _check_replaceable(target)
-        _remove_leftovers(target)
+        remove_leftovers(target, os.O_RDONLY | os.O_DIRECTORY, _remove)
         with _beside(target) as beside:
             made = {beside}
             for name, content in files:
@@ -119,7 +123,7 @@ def _check_replaceable(target: Path) -> None:
 @contextmanager
 def _beside(target: Path) -> Iterator[Path]:
     """Create a locked directory beside a target, and remove what has its name afterwards."""
-    beside = target.with_name(f"{_lead(target)}{secrets.token_hex(8)}.tmp")
+    beside = temporary_name(target)
     beside.mkdir()
     handle = os.open(beside, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -131,23 +135,8 @@ def _beside(target: Path) -> Iterator[Path]:
         os.close(handle)
 
 
-def _lead(target: Path) -> str:
-    return f".{target.name[:200]}."
-
-
-def _remove_leftovers(target: Path) -> None:
-    """Remove what killed writers left beside a target; the directories of others are locked."""
-    ours = re.compile(re.escape(_lead(target)) + "[0-9a-f]{16}\\.tmp")
-    with os.scandir(target.parent) as found:
-        names = [entry.path for entry in found if ours.fullmatch(entry.name)]
-    for name in names:
-        with suppress(OSError):  # somebody else removed it, or it is not ours to remove
-            handle = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(name, ignore_errors=True)
-            finally:
-                os.close(handle)
+def _remove(name: str) -> None:
+    shutil.rmtree(name, ignore_errors=True)
 
 
 def _write(file: Path, content: bytes) -> None:
