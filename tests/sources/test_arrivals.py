@@ -176,7 +176,7 @@ class Stubborn:
     def __init__(self, release):
         self.began, self.release, self.ended = threading.Event(), release, threading.Event()
 
-    async def __call__(self, offset, length, *, into, came=None):
+    async def __call__(self, offset, length, *, into=None, room=None, came=None):
         self.began.set()
         try:
             await asyncio.sleep(60)
@@ -276,7 +276,7 @@ LARGE_ROWS = 2**20 * np.arange(40)
 
 @pytest.mark.parametrize(
     ("latency_s", "bandwidth", "mbytes"),
-    [(None, None, 16), (0.02, None, 16), (0.02, 2**28, 20), (0.001, 2**20, 8), (1, 2**30, 32)],
+    [(None, None, 16), (0.02, None, 16), (0.02, 2**28, 20), (0.001, 2**20, 8), (1, 2**30, 40)],
 )
 def test_large_rows_under_way_are_no_more_than_fill_the_line(latency_s, bandwidth, mbytes):
     with RangeServer({"a": bytes(40 * 2**20)}, latency_s=0.5) as server:
@@ -291,6 +291,46 @@ def test_large_rows_under_way_are_no_more_than_fill_the_line(latency_s, bandwidt
             time.sleep(0.1)
             assert len(server.log) == mbytes + 1
             stream.stop()
+
+
+NOISE = np.random.default_rng(1).bytes(2**20) * 12
+
+
+def large(source, count=12):
+    return [source], np.zeros(count, np.int64), LARGE_ROWS[:count], np.full(count, 2**20)
+
+
+def test_large_rows_are_asked_for_before_there_is_memory_for_them():
+    with RangeServer({"a": NOISE}) as server:
+        source = open_source(server.url("a"), policy=Policy(max_in_flight=2 * 2**20))
+        with stream_from(*large(source)) as stream:
+            _, held = next(stream)
+            while len(server.log) < 12:
+                time.sleep(0.005)
+            time.sleep(0.1)
+            assert stream._memory._free == 0
+            assert len(stream._memory._lent) == 2
+            assert bytes(held) == NOISE[: 2**20]
+            got = taken(stream, 2)
+        assert len(got) == 11
+        assert all(data == NOISE[: 2**20] for data in got.values())
+        assert len(server.log) == 12
+
+
+def test_rows_that_wait_for_memory_leave_their_connections_to_others(monkeypatch):
+    monkeypatch.setattr("byteatlas.sources.fetch._ROOM_S", 0.1)
+    with RangeServer({"a": NOISE}) as server:
+        policy = Policy(max_in_flight=2 * 2**20, concurrency=4)
+        source = open_source(server.url("a"), policy=policy)
+        with stream_from(*large(source)) as stream:
+            _, held = next(stream)
+            time.sleep(0.5)
+            other = open_source(server.url("a"), policy=policy)
+            assert bytes(other.read_head(10)) == NOISE[:10]
+            assert bytes(held) == NOISE[: 2**20]
+            got = taken(stream, 2)
+        assert len(got) == 11
+        assert all(data == NOISE[: 2**20] for data in got.values())
 
 
 def test_what_the_answers_have_shown_of_the_way_is_known_once_for_a_host(server):

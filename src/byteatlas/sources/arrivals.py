@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
-import sys
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Self, TypeAlias
 
@@ -22,6 +20,7 @@ from byteatlas.errors import ByteatlasError, ShortRead
 from byteatlas.model import Buffer
 from byteatlas.sources import loop
 from byteatlas.sources.allowance import Allowance
+from byteatlas.sources.lent_memory import LentMemory, Loan
 from byteatlas.sources.line import LARGE, Line
 from byteatlas.sources.remote import RemoteSource
 
@@ -36,8 +35,6 @@ _FILLED = 4
 """A line is sure to be full with so many times what it brings in one latency."""
 _ENDED_S, _INTERRUPTED_S = 10.0, 0.5
 """How long leaving a stream waits for what was cancelled; it takes a few turns of the loop."""
-_STEP = 2**16
-"""Memory is taken by multiples of this, so that it fits other ranges too."""
 
 
 class Arrivals:
@@ -67,8 +64,8 @@ class Arrivals:
         self._sources = sources
         self._into = into
         self._arrived: queue.SimpleQueue[_Item | BaseException | None] = queue.SimpleQueue()
-        self._memory = _Memory(policy.max_in_flight)
-        self._window = Allowance(min(_window_of(sources[0].line), policy.max_in_flight))
+        self._memory = LentMemory(policy.max_in_flight)
+        self._window = Allowance(_window_of(sources[0].line))
         self._own = threading.local()
         self._is_stopped = False
         for trace in {id(one.trace): one.trace for one in sources}.values():
@@ -88,6 +85,7 @@ class Arrivals:
         self.stop()
         is_interrupted = isinstance(error[1], BaseException) and not isinstance(error[1], Exception)
         self._ended.wait(_INTERRUPTED_S if is_interrupted else _ENDED_S)
+        self._memory.end()
 
     def __iter__(self) -> Self:
         """Return the stream."""
@@ -153,118 +151,50 @@ class Arrivals:
             source = self._sources[position]
             into = self._into
             place = None if into is None or length < 0 else into(row)
-            lent: memoryview | None = None
-            if place is None and length > 0:
-                place = lent = await self._memory.lend(length)
+            loan = Loan(self._memory)
             try:
-                if lent is not None and length >= LARGE:
-                    data: Buffer | ByteatlasError = await self._fetch(source, offset, lent)
+                if place is not None or length == 0:
+                    data: Buffer | ByteatlasError = await source.fetch(offset, length, into=place)
+                elif 0 < length < LARGE:
+                    data = await source.fetch(offset, length, into=await loan.take(length))
                 else:
                     wanted = None if length < 0 else length
-                    data = await source.fetch(offset, wanted, into=place)
+                    data = await self._fetch(source, offset, wanted, loan)
             except ShortRead as error:  # of this row alone
                 data = error
-            if lent is not None and (data is not lent):
-                self._memory.take_back(lent)
+            if data is not loan.memory:
+                loan.end()
             self._arrived.put((row, data))
 
-    async def _fetch(self, source: RemoteSource, offset: int, place: memoryview) -> Buffer:
-        """Fetch a large row when there is room for it on the line; what has come makes room."""
-        left = len(place)
+    async def _fetch(
+        self, source: RemoteSource, offset: int, length: int | None, loan: Loan
+    ) -> Buffer:
+        """Fetch a large row when there is room for it on the line; what has come makes room.
+
+        Memory is lent to it only when its bytes are about to come. So the line stays full while
+        all memory is lent to what is being decoded.
+        """
+        left = length or 0
 
         def came(count: int) -> None:
             nonlocal left
+            count = min(count, left)
             left -= count
             self._window.give_back(count)
 
         await self._window.take(left)
         try:
-            return await source.fetch(offset, left, into=place, came=came)
+            return await source.fetch(offset, length, room=loan.take, came=came)
         finally:
             self._window.give_back(left)
 
 
 def _window_of(line: Line | None) -> int:
-    """Return how many bytes of large rows may be under way to be decoded.
+    """Return how many bytes of large rows may be asked for that have not come.
 
     All that is under way shares the line, and arrives together: what is more than enough to fill
     it would only make the first row come later, and decoding begin later.
     """
     if line is None or line.latency_s is None or line.bandwidth is None:
         return _UNKNOWN_WINDOW
-    if line.is_wider:
-        return sys.maxsize
     return max(_LEAST_WINDOW, int(_FILLED * line.latency_s * line.bandwidth))
-
-
-class _Memory:
-    """Memory that is lent to rows and used again. Lives on the event loop.
-
-    Only `give_back` and `is_lent` may be called by other threads.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._free = self._limit = limit
-        self._spare: dict[int, list[memoryview]] = {}
-        self._lent: dict[int, memoryview] = {}
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
-        self._returned: deque[memoryview] = deque()
-
-    async def lend(self, count: int) -> memoryview:
-        """Return memory for so many bytes, as soon as there is room for them.
-
-        More than the limit waits until all else was given back.
-        """
-        self._collect()
-        if self._waiting or not self._fits(count):
-            turn = asyncio.get_running_loop().create_future()
-            self._waiting.append((count, turn))
-            self._collect()  # what was given back before anybody waited
-            await turn
-        else:
-            self._free -= count
-        size = -(-count // _STEP) * _STEP
-        whole = self._piece(size)
-        part = whole[:count]
-        self._lent[id(part)] = whole
-        return part
-
-    def _piece(self, size: int) -> memoryview:
-        spare = self._spare.get(size)
-        if spare:
-            return spare.pop()
-        try:
-            return np.empty(size, np.uint8).data
-        except MemoryError:  # what is spare has other sizes
-            self._spare.clear()
-            return np.empty(size, np.uint8).data
-
-    def is_lent(self, part: memoryview) -> bool:
-        """Tell whether a piece of memory is to be given back."""
-        return id(part) in self._lent
-
-    def give_back(self, part: memoryview) -> None:
-        """Let a piece of memory be used again."""
-        self._returned.append(part)
-        if self._waiting:
-            loop.call_soon(self._collect)
-
-    def take_back(self, part: memoryview) -> None:
-        """Do as `give_back`, on the loop."""
-        self._returned.append(part)
-        self._collect()
-
-    def _collect(self) -> None:
-        while self._returned:
-            part = self._returned.popleft()
-            whole = self._lent.pop(id(part))
-            self._spare.setdefault(len(whole), []).append(whole)
-            self._free += len(part)
-        while self._waiting and self._fits(self._waiting[0][0]):
-            count, turn = self._waiting.popleft()
-            if not turn.done():
-                self._free -= count
-                turn.set_result(None)
-
-    def _fits(self, count: int) -> bool:
-        return self._free >= min(count, self._limit)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -12,13 +13,24 @@ from byteatlas.errors import SourceError
 from byteatlas.model import Buffer, Source
 from byteatlas.sources.line import Line
 
-__all__ = ["Fetch", "Meet", "Transport", "given_up"]
+__all__ = ["Fetch", "Meet", "NoRoom", "Room", "Transport", "given_up"]
 
 Meet: TypeAlias = Callable[[Source], Source]
 """Called with how the source looks in an answer, before its body is read.
 
 Returns what is known from then on. Raises SourceChanged.
 """
+
+
+Room: TypeAlias = Callable[[int], Awaitable[memoryview]]
+"""Gives memory for so many bytes, as soon as there is some."""
+
+_ROOM_S = 5.0
+"""A connection is kept for so long by a body for which there is no memory yet."""
+
+
+class NoRoom(Exception):
+    """There was no memory for a body in time. Others may have it, and wait for a connection."""
 
 
 @dataclass(slots=True)
@@ -41,10 +53,27 @@ class Fetch:
     """Other credentials were asked for already."""
     into: memoryview | None = None
     """Where the bytes go."""
+    room: Room | None = None
+    """Where the bytes go is asked of this once they are about to come; None: it is new memory."""
     have: int = 0
     """Bytes that have come."""
     came: Callable[[int], None] | None = None
     """Told of bytes as they come."""
+
+    async def make_room(self) -> None:
+        """Have a place for the bytes of a body whose head has come.
+
+        Raises
+        ------
+        NoRoom
+            There is none; the connection is to be left to others.
+        """
+        if self.into is None and self.room is not None and self.length is not None:
+            try:
+                async with asyncio.timeout(_ROOM_S):
+                    self.into = await self.room(self.length)
+            except TimeoutError:
+                raise NoRoom from None
 
     def place(self, count: int) -> memoryview:
         """Return where the next bytes go; memory is taken when they are promised."""
@@ -81,7 +110,15 @@ class Transport(Protocol):
     """One source on one kind of server. Its methods are awaited on the background loop."""
 
     async def get(self, fetch: Fetch) -> None:
-        """Put the bytes of a range in their place: exactly as many as it promises."""
+        """Put the bytes of a range in their place: exactly as many as it promises.
+
+        Raises
+        ------
+        SourceError
+            They could not be had.
+        NoRoom
+            See `Fetch.make_room`; nothing is lost, it may be called again.
+        """
 
     async def head(self) -> Source:
         """Return how the source looks now."""

@@ -74,6 +74,7 @@ class FsspecTransport:
         end = None if fetch.length is None else fetch.offset + fetch.length
         if fetch.may_end and size is not None and end is not None:
             end = min(end, size)
+        await fetch.make_room()
         data: bytes = await self._run("cat_file", start=fetch.offset, end=end)
         want = (size if end is None else end) or 0
         if len(data) != want - fetch.offset:

@@ -175,6 +175,7 @@ class HttpTransport:
         offset = fetch.offset + have
         length = None if fetch.length is None else fetch.length - have
         if self._whole is not None:
+            await fetch.make_room()
             return self._take_from(self._whole, fetch, offset, length)
         given = self._given
         answer = await self._ask_for(fetch, offset, length, host)
@@ -199,11 +200,13 @@ class HttpTransport:
             is_large = body.length - (length or 0) > SPARE and not is_encoded
             if answer.status == HTTPStatus.OK and is_large:
                 data = await self._download(answer, body)
+                await fetch.make_room()
                 return self._take_from(data, fetch, offset, length)
             end = body.offset + body.length if fetch.known.size is None else fetch.known.size
             if length is None or fetch.may_end:
                 length = end - offset if length is None else min(length, end - offset)
                 fetch.length, fetch.may_end = have + length, False
+            await fetch.make_room()
             if is_encoded:
                 inflated = await read_encoded(answer, body.length)
                 if len(inflated) != body.length:

@@ -52,7 +52,7 @@ class Scratch:
 
     __slots__ = ("data", "view")
 
-    def __init__(self, size: int = 2**18) -> None:
+    def __init__(self, size: int = 2**17) -> None:
         self.data = bytearray(size)
         self.view = memoryview(self.data)
 

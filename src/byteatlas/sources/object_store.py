@@ -170,6 +170,7 @@ class ObjectStoreTransport:
                 f"asked for bytes {offset}-{wanted - 1}, {first}-{end - 1} came", length=length
             )
         fetch.length, fetch.may_end = have + end - first, False
+        await fetch.make_room()
         left = end - first
         line = host.line if left >= LARGE else Line()
         line.begin(asked_at)

@@ -17,7 +17,7 @@ from byteatlas.errors import ByteatlasError, LimitExceeded, without_query
 from byteatlas.model import WHOLE, Buffer, ByteRange, Request, Source
 from byteatlas.sources import loop
 from byteatlas.sources.allowance import Allowance
-from byteatlas.sources.fetch import Fetch, Transport
+from byteatlas.sources.fetch import Fetch, NoRoom, Room, Transport
 from byteatlas.sources.hosts import Patience
 from byteatlas.sources.identity import check_identity, is_strong
 from byteatlas.sources.line import Line
@@ -252,6 +252,7 @@ class RemoteSource:
         *,
         may_end: bool = False,
         into: memoryview | None = None,
+        room: Room | None = None,
         came: Callable[[int], None] | None = None,
     ) -> Buffer:
         """Fetch one range, on the background loop.
@@ -266,6 +267,8 @@ class RemoteSource:
             The source may end before.
         into
             Where the bytes go: writable, of exactly this length. It is what is returned then.
+        room
+            Asked for that place once the bytes are about to come.
         came
             Told of bytes as they come.
         """
@@ -275,11 +278,17 @@ class RemoteSource:
         if size is not None and not may_end and offset + (length or 0) > size:
             raise outside(offset, length or 0, size).at(url=self._public_url)
         meet = self._meet if length is not None else partial(self._meet_rest, offset)
-        fetch = Fetch(offset, length, may_end, self._known, meet, into=into, came=came)
+        fetch = Fetch(offset, length, may_end, self._known, meet, into=into, room=room, came=came)
         self.trace.begin()
         began = time.perf_counter()
         try:
-            await self._transport.get(fetch)
+            try:
+                await self._transport.get(fetch)
+            except NoRoom:  # it is waited for without a connection
+                assert room is not None
+                assert fetch.length is not None
+                fetch.into = await room(fetch.length)
+                await self._transport.get(fetch)
         except ByteatlasError as error:
             if error.length is None and error.offset in (None, offset):
                 error.length = length
@@ -291,9 +300,9 @@ class RemoteSource:
                     self._public_url, offset, fetch.have, fetch.status, max(1, fetch.tries), seconds
                 )
             )
-        if into is not None:
-            return into
-        return b"" if fetch.into is None else fetch.into[: fetch.have]
+        if fetch.into is None:
+            return b""
+        return fetch.into if fetch.have == len(fetch.into) else fetch.into[: fetch.have]
 
     def stream(
         self, offset: NDArray[np.uint64], length: NDArray[np.uint64]
