@@ -21,7 +21,7 @@ def clock():
 
 @pytest.fixture
 def line(clock):
-    return Line(clock)
+    return Line(clock, busy=lambda: 0.0)
 
 
 def flow(line, clock, size, seconds, *, bodies=1, is_large=True, step=MIB):
@@ -81,7 +81,7 @@ def test_the_bandwidth_is_that_of_all_bodies_together(line, clock):
 
 
 def test_time_in_which_no_body_is_waited_for_does_not_count(line, clock):
-    for _ in range(8):
+    for _ in range(16):
         flow(line, clock, MIB // 2, 0.005)
         clock.now += 10
     assert line.bandwidth == pytest.approx(100 * MIB)
@@ -162,6 +162,51 @@ def test_a_process_that_is_late_to_receive_does_not_make_a_line_slow(line, clock
 def test_too_few_bytes_show_no_bandwidth(line, clock):
     flow(line, clock, LARGE, 0.1)
     assert line.bandwidth is None
+
+
+def test_a_burst_at_the_beginning_is_not_believed(line, clock):
+    flow(line, clock, MIB, 0.002)
+    assert line.bandwidth is None
+    flow(line, clock, 6 * MIB, 0.06)
+    assert line.bandwidth is None
+    flow(line, clock, MIB, 0.01)
+    assert line.bandwidth == pytest.approx(100 * MIB)
+
+
+def small_bodies(line, clock, count, size, seconds, wait_s):
+    """Let small bodies come with their heads, one after the other."""
+    for _ in range(count):
+        clock.now += seconds
+        line.first_byte(wait_s)
+        line.came(size, is_large=False)
+
+
+def test_small_bodies_that_wait_for_each_other_show_the_bandwidth(line, clock):
+    small_bodies(line, clock, 40, 1000, 0.005, 0.02)
+    small_bodies(line, clock, 4000, 2**16, 2**16 / (100 * MIB), 0.08)
+    assert line.bandwidth == pytest.approx(100 * MIB, rel=0.01)
+    assert not line.is_wider
+
+
+def test_small_bodies_that_wait_for_no_other_show_none(line, clock):
+    small_bodies(line, clock, 40, 1000, 0.005, 0.02)
+    small_bodies(line, clock, 4000, 2**16, 2**16 / (100 * MIB), 0.03)
+    assert line.bandwidth is None
+
+
+def test_small_bodies_show_none_to_a_process_that_computes(clock):
+    line = Line(clock, busy=lambda: 0.8 * clock.now)
+    small_bodies(line, clock, 40, 1000, 0.005, 0.02)
+    small_bodies(line, clock, 4000, 2**16, 2**16 / (100 * MIB), 0.08)
+    assert line.bandwidth is None
+
+
+def test_time_between_small_bodies_does_not_count(line, clock):
+    small_bodies(line, clock, 40, 1000, 0.005, 0.02)
+    for _ in range(10):
+        clock.now += 3
+        small_bodies(line, clock, 160, 2**16, 2**16 / (100 * MIB), 0.08)
+    assert line.bandwidth == pytest.approx(100 * MIB, rel=0.01)
 
 
 def test_some_slow_spells_do_not_make_a_line_slow(line, clock):
