@@ -132,7 +132,8 @@ def test_an_open_ended_chunk_reaches_to_the_end_of_its_source():
     np.testing.assert_array_equal(result, values)
 
 
-def test_a_large_read_is_decoded_on_several_threads(make_array, monkeypatch):
+@pytest.mark.parametrize("selection", [..., (slice(None), 700)], ids=["all", "a point of each"])
+def test_much_is_decoded_on_several_threads(make_array, monkeypatch, selection):
     monkeypatch.setattr("byteatlas.read.pipeline.worker_count", lambda: 2)
     values = np.arange(2**18, dtype="<f4").reshape(256, 1024)
     made = make_array(values, (2, 1024), codecs=SHUFFLE_ZLIB, gap=10**6)
@@ -145,7 +146,7 @@ def test_a_large_read_is_decoded_on_several_threads(make_array, monkeypatch):
         put(*arguments)
 
     monkeypatch.setattr(Target, "put", spy)
-    np.testing.assert_array_equal(read(made), values)
+    np.testing.assert_array_equal(read(made, selection), values[selection])
     assert len(seen) == 2
     assert threading.current_thread() in seen
 

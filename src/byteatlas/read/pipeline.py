@@ -8,6 +8,7 @@ asks for chunks that cannot be read to be filled.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -166,7 +167,7 @@ class _Work:
     def take_all(self, opened: Stream) -> None:
         """Decode and place all that a stream has, with the help of other threads."""
         helpers = 0
-        if self.owner.size > 1 and sum(target.result.nbytes for target in self.targets) >= SMALL:
+        if self.owner.size > 1 and sum(map(_decoded_bytes, self.jobs)) >= SMALL:
             helpers = min(worker_count(), self.owner.size) - 1
         with opened as stream:
             work_together(lambda: self.take_from(stream), stream.stop, helpers)
@@ -366,6 +367,14 @@ class _KeptWork(_Work):
                 if isinstance(one, CachedSource) and without_query(url) == error.url:
                     one.discard()
                     self.doubted.add(position)
+
+
+def _decoded_bytes(job: Job) -> int:
+    """Return how many bytes come of the decoding of a job's parts, of which few may be wanted."""
+    plan, array = job.plan, job.array
+    if plan.is_partial:
+        return int(plan.length.sum())
+    return plan.offset.size * math.prod(array.chunk_shape) * array.dtype.itemsize
 
 
 def _first_too_short(job: Job, source: Callable[[int], ByteSource]) -> ByteatlasError:
