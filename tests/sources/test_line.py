@@ -194,8 +194,15 @@ def test_small_bodies_that_wait_for_no_other_show_none(line, clock):
     assert line.bandwidth is None
 
 
-def test_small_bodies_show_none_to_a_process_that_computes(clock):
-    line = Line(clock, busy=lambda: 0.8 * clock.now)
+def test_a_loop_that_computes_does_not_make_a_line_slow(clock):
+    line = Line(clock, busy=lambda: 0.5 * clock.now)
+    flow(line, clock, 64 * MIB, 0.64)
+    assert line.bandwidth == pytest.approx(100 * MIB)
+    assert line.is_wider
+
+
+def test_small_bodies_show_none_to_a_loop_that_computes(clock):
+    line = Line(clock, busy=lambda: 0.5 * clock.now)
     small_bodies(line, clock, 40, 1000, 0.005, 0.02)
     small_bodies(line, clock, 4000, 2**16, 2**16 / (100 * MIB), 0.08)
     assert line.bandwidth is None
