@@ -46,7 +46,7 @@ if TYPE_CHECKING:
         VirtualGroup,
     )
     from byteatlas.opening import open_dataset, open_datatree, open_index, open_store
-    from byteatlas.read import Cost, FilledChunk, FilledChunks, Reader
+    from byteatlas.read import Cost, FilledChunk, FilledChunks, Pointwise, Reader
     from byteatlas.scanning import scan
     from byteatlas.sealing import seal
     from byteatlas.sources import Trace
@@ -76,6 +76,7 @@ __all__ = [
     "MissingDependency",
     "NotAllowed",
     "NotRecognised",
+    "Pointwise",
     "RangeIgnored",
     "Reader",
     "ScanReport",
@@ -118,6 +119,7 @@ _HOMES = {
     "FilledChunk": "read",
     "FilledChunks": "read",
     "Limits": "limits",
+    "Pointwise": "read",
     "Reader": "read",
     "ScanReport": "model",
     "Skipped": "model",

@@ -267,4 +267,4 @@ def test_a_large_plan_takes_no_object_for_each_chunk():
     finally:
         sys.setprofile(None)
     assert cost.chunks == count
-    assert calls < 1000
+    assert calls < 2000

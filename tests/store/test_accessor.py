@@ -39,6 +39,12 @@ SELECTIONS = {
     "points": lambda data: data["temp"].isel(
         time=xr.DataArray([1, 8], dims="p"), x=xr.DataArray([2, 45], dims="p")
     ),
+    "many points": lambda data: data["temp"].isel(
+        time=xr.DataArray([[1, 8], [1, 0]], dims=("p", "q")), x=xr.DataArray([45, 2], dims="p")
+    ),
+    "points of all times": lambda data: data["temp"].isel(
+        x=xr.DataArray([[1, 8], [1, 49]], dims=("p", "q"))
+    ),
     "label": lambda data: data["temp"].sel(time="2000-01-04"),
     "transposed": lambda data: data["temp"].transpose()[:, 2],
     "twice": lambda data: data["temp"][2:9][1:3, 4:],

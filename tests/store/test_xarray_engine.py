@@ -20,6 +20,7 @@ from byteatlas.testing.server import Fault
 
 GROUPS = [None, "/", "forecast", "/forecast/inner/"]
 POINTS = xr.DataArray([1, 2], dims="point")
+SQUARE = xr.DataArray([[1, 2, 0], [2, 2, 5]], dims=("a", "b"))
 DECODING = {
     "all": {},
     "nothing": {"decode_cf": False},
@@ -203,6 +204,14 @@ def test_opening_fetches_no_value_but_coordinates(index, server):
         lambda data: data["temp"][::-2, 5:9],
         lambda data: data["temp"].isel(time=[7, 0, 0], x=[1, 40]),
         lambda data: data["temp"].isel(time=POINTS, x=POINTS + 2),
+        lambda data: data["temp"].isel(x=POINTS[::-1] - 20, time=POINTS),
+        lambda data: data["temp"].isel(time=SQUARE, x=SQUARE.T + 40),
+        lambda data: data["temp"].isel(time=SQUARE)[:, ::-1, 3:9],
+        lambda data: data["temp"][:, ::-2].isel(time=POINTS, x=POINTS)[::-1],
+        lambda data: data["temp"].transpose().isel(time=SQUARE, x=SQUARE[0]),
+        lambda data: data["name"].isel(x=SQUARE),
+        lambda data: data["label"].isel(x=SQUARE),
+        lambda data: data["temp"].isel(time=POINTS[:0], x=POINTS[:0]),
         lambda data: data["temp"].sel(time="2000-01-04"),
         lambda data: data["temp"].sel(time=slice("2000-01-02", "2000-01-05")),
         lambda data: data["label"][::9],
@@ -218,6 +227,17 @@ def test_selections_are_identical(index, archive, select, chunks):
         xr.open_dataset(archive, engine="netcdf4", chunks=chunks) as expected,
     ):
         xr.testing.assert_identical(select(ours).load(), select(expected).load())
+
+
+def test_points_read_their_chunks_and_no_others(index, server):
+    places = xr.DataArray([0, 49, 25], dims="station")
+    with open_dataset(index) as ours:
+        part = ours["temp"].isel(time=places // 6, x=places)
+        server.clear()
+        cost = part.byteatlas.cost()
+        assert (cost.chunks, cost.shape) == (3, (3,))  # not the nine of their product
+        part.load()
+        assert server.bytes_sent == cost.bytes_fetched
 
 
 @pytest.mark.parametrize("scheduler", ["threads", "synchronous"])

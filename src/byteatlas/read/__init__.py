@@ -8,7 +8,7 @@ from byteatlas.read.pipeline import Job, execute
 from byteatlas.read.placing import decode_chunk
 from byteatlas.read.plan import ReadPlan, plan_read
 from byteatlas.read.reader import Reader
-from byteatlas.read.selection import Selection
+from byteatlas.read.selection import Pointwise, Selection
 
 __all__ = [
     "LOCAL",
@@ -19,6 +19,7 @@ __all__ = [
     "FilledChunk",
     "FilledChunks",
     "Job",
+    "Pointwise",
     "ReadPlan",
     "Reader",
     "Selection",

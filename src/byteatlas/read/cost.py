@@ -164,7 +164,8 @@ def _arranged(plan: ReadPlan) -> tuple[int, ...]:
     for axis, order in plan.arrange.takes:
         sizes[axis] = order.size
     steps = zip(sizes, plan.arrange.steps, strict=True)
-    return tuple(size for size, step in steps if isinstance(step, slice))
+    shape = tuple(size for size, step in steps if isinstance(step, slice))
+    return shape if plan.arrange.points is None else (*plan.arrange.points, *shape[1:])
 
 
 def _known_lengths(
@@ -208,10 +209,12 @@ def _count_chunks(plan: ReadPlan, array: VirtualArray) -> _Kinds:
     """Count the chunks that a plan touches; its cells may be slabs of them."""
     grid = array.manifest.grid_shape
     flat = np.zeros(1, np.int64)
-    sizes = zip(plan.axes, plan.cell_shape, array.chunk_shape, grid, strict=True)
-    for axis, cell, chunk, count in sizes:
-        touched = np.unique(axis.chunk * cell // chunk)
-        flat = np.add.outer(flat * count, touched).reshape(-1)
+    for axis in plan.axes:
+        touched = np.zeros(1, np.int64)
+        for number, corner in axis.corners(plan.cell_shape):
+            at = corner // array.chunk_shape[number]
+            touched = touched + at * math.prod(grid[number + 1 :])
+        flat = np.add.outer(flat, np.unique(touched)).reshape(-1)
     found = array.manifest.locate(flat)
     virtual, inlined = int(found.virtual.size), int(found.inlined.size)
     return _Kinds(virtual, inlined, flat.size - virtual - inlined)

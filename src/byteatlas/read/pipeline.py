@@ -23,7 +23,7 @@ from byteatlas.read.digests import unlike
 from byteatlas.read.fetches import FetchPlan, alone, in_result, part_columns, plan_fetches
 from byteatlas.read.filled import FilledChunk, concerns_one_chunk, filling_value
 from byteatlas.read.kept import KEPT, KeptStream, after_reading, flush, held_parts
-from byteatlas.read.placing import Target
+from byteatlas.read.placing import Target, target_of
 from byteatlas.read.plan import ReadPlan
 from byteatlas.read.workers import work_together, worker_count
 from byteatlas.sources import ByteSource
@@ -89,7 +89,7 @@ def execute(
 
 def _target(job: Job) -> Target:
     try:
-        return Target(job.plan, job.array, job.out)
+        return target_of(job.plan, job.array, job.out)
     except ByteatlasError as error:
         raise error.at(path=job.path) from error.__cause__
 

@@ -19,9 +19,9 @@ from byteatlas.codecs import decode_objects, decoder_of, part_decoder_of
 from byteatlas.limits import Limits
 from byteatlas.model import Buffer, Encoding, VirtualArray
 from byteatlas.read.plan import ReadPlan, cell_index
-from byteatlas.read.selection import Axis
+from byteatlas.read.selection import Axis, Points
 
-__all__ = ["Target", "decode_chunk"]
+__all__ = ["Target", "decode_chunk", "target_of"]
 
 Inside: TypeAlias = slice | NDArray[np.int64]
 Slices: TypeAlias = tuple[slice | EllipsisType, ...]
@@ -31,6 +31,12 @@ MOST_PLANES = 16
 FEW = 8
 """Shuffle is undone for those elements alone that are wanted, where these are so many times fewer
 than all of the chunk."""
+
+
+def target_of(plan: ReadPlan, array: VirtualArray, out: NDArray[Any] | None = None) -> Target:
+    """Return the result of a read plan, to be filled; see `Target`."""
+    is_of_points = any(isinstance(axis, Points) for axis in plan.axes)
+    return (PointTarget if is_of_points else Target)(plan, array, out)
 
 
 class Target:
@@ -53,23 +59,13 @@ class Target:
         self.array = array
         self.result = _blank(plan, array, out)
         self.touched = plan.touched
-        chunk, cells = array.chunk_shape, plan.cell_shape
+        chunk = array.chunk_shape
         self._shape = chunk
         self._dtype = array.dtype
         self._strides = tuple(
             array.dtype.itemsize * math.prod(chunk[axis + 1 :]) for axis in range(len(chunk))
         )
         self._targets = [_targets(axis) for axis in plan.axes]
-        begins = [
-            (axis.chunk * cell % size).tolist()
-            for axis, cell, size in zip(plan.axes, cells, chunk, strict=True)
-        ]
-        self._first = [
-            _plus(axis.first, begin) for axis, begin in zip(plan.axes, begins, strict=True)
-        ]
-        self._last = [
-            _plus(axis.last, begin) for axis, begin in zip(plan.axes, begins, strict=True)
-        ]
         self._is_plain = array.dtype != object
         self._lists = sum(axis.positions is not None for axis in plan.axes)
         self._undo: list[_Undo | None] = [None] * len(array.encodings)
@@ -78,6 +74,17 @@ class Target:
         if array.dtype != object and itemsize > 1:
             flat = self.result.reshape(-1).view(np.uint8)
             self._planes = flat.reshape(*self.result.shape, itemsize)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        plan = self.plan
+        self._axes = axes = [axis for axis in plan.axes if isinstance(axis, Axis)]
+        begins = [
+            (axis.chunk * cell % size).tolist()
+            for axis, cell, size in zip(axes, plan.cell_shape, self._shape, strict=True)
+        ]
+        self._first = [_plus(axis.first, begin) for axis, begin in zip(axes, begins, strict=True)]
+        self._last = [_plus(axis.last, begin) for axis, begin in zip(axes, begins, strict=True)]
 
     def bytes_at(self, first: int, length: int) -> memoryview:
         """Return writable memory of the result, which is contiguous."""
@@ -107,9 +114,7 @@ class Target:
         if undo is None:
             undo = self._undo[encoding] = _Undo(self.array, encoding, self.plan.limits)
         if undo.part is not None:
-            first = sum(f[i] * s for f, i, s in zip(self._first, at, self._strides, strict=True))
-            last = sum(f[i] * s for f, i, s in zip(self._last, at, self._strides, strict=True))
-            stop = last + self._dtype.itemsize
+            first, stop = self._span(at)
             if 4 * (stop - first) <= 3 * undo.size:
                 part = undo.part(data, first, stop)
                 self.result[place] = self._cut_from_first(at, part)
@@ -129,6 +134,12 @@ class Target:
             decoded = np.ndarray(self._shape, self._dtype, decoded)
         self.result[place] = self._cut(decoded, at, 0)
 
+    def _span(self, at: tuple[int, ...]) -> tuple[int, int]:
+        """Return which bytes of a chunk hold what is wanted of it."""
+        first = sum(f[i] * s for f, i, s in zip(self._first, at, self._strides, strict=True))
+        last = sum(f[i] * s for f, i, s in zip(self._last, at, self._strides, strict=True))
+        return first, last + self._dtype.itemsize
+
     def _taken(self, at: tuple[int, ...]) -> int:
         """Return how many bytes are taken of a chunk."""
         count = self._dtype.itemsize
@@ -145,9 +156,7 @@ class Target:
             slice(first[i], last[i] + 1, axis.step)
             if axis.positions is None
             else axis.positions[axis.bounds[i] : axis.bounds[i + 1]] + (first[i] - axis.first[i])
-            for axis, i, first, last in zip(
-                self.plan.axes, at, self._first, self._last, strict=True
-            )
+            for axis, i, first, last in zip(self._axes, at, self._first, self._last, strict=True)
         ]
 
     def _cut(self, values: NDArray[Any], at: tuple[int, ...], lead: int) -> NDArray[Any]:
@@ -158,11 +167,7 @@ class Target:
             taken: NDArray[Any] = values[(*index, ...)]
             return taken
         for axis, wanted in enumerate(inside, lead):
-            if isinstance(wanted, slice):
-                every: list[Any] = [slice(None)] * axis
-                values = values[(*every, wanted, ...)]
-            else:
-                values = np.take(values, wanted, axis)
+            values = _take(values, wanted, axis)
         return values
 
     def _cut_from_first(self, at: tuple[int, ...], data: Buffer) -> NDArray[Any]:
@@ -172,12 +177,62 @@ class Target:
             for first, last, i in zip(self._first, self._last, at, strict=True)
         )
         box: NDArray[Any] = np.ndarray(shape, self._dtype, data, 0, self._strides)
-        for number, (axis, i) in enumerate(zip(self.plan.axes, at, strict=True)):
+        for number, (axis, i) in enumerate(zip(self._axes, at, strict=True)):
             if axis.positions is not None or axis.step > 1:
-                inside = axis.inside(i)
-                index = (*[slice(None)] * number, inside, ...)
-                box = box[index] if isinstance(inside, slice) else np.take(box, inside, number)
+                box = _take(box, axis.inside(i), number)
         return box
+
+
+class PointTarget(Target):
+    """The result of a plan of points, whose first axis they are."""
+
+    def _prepare(self) -> None:
+        points, *others = self.plan.axes
+        assert isinstance(points, Points)
+        self._axes = [axis for axis in others if isinstance(axis, Axis)]
+        self._order = [*points.along, *(axis.along[0] for axis in self._axes)]
+        self._elements = [stride // self._dtype.itemsize for stride in self._strides]
+        self._places = points.places(self._elements)
+        self._bounds: list[int] = points.bounds.tolist()
+        # Positions count from the beginning of a cell, which may be a slab of its chunk.
+        own, *begins = [
+            [corner % self._shape[n] for n, corner in axis.corners(self.plan.cell_shape)]
+            for axis in self.plan.axes
+        ]
+        counts = np.diff(points.bounds)
+        self._positions = points.positions + [np.repeat(begin, counts) for begin in own]
+        self._begins = [begin for (begin,) in begins]
+        self._lists = 2  # points are lists of positions
+
+    def _span(self, at: tuple[int, ...]) -> tuple[int, int]:
+        first, last = self._places[self._bounds[at[0]]], self._places[self._bounds[at[0] + 1] - 1]
+        for axis, i in zip(self._axes, at[1:], strict=True):
+            stride = self._elements[axis.along[0]]
+            first, last = first + axis.first[i] * stride, last + axis.last[i] * stride
+        itemsize = self._dtype.itemsize
+        return int(first) * itemsize, int(last + 1) * itemsize
+
+    def _cut(self, values: NDArray[Any], at: tuple[int, ...], lead: int) -> NDArray[Any]:
+        first, stop = self._bounds[at[0]], self._bounds[at[0] + 1]
+        values = values.transpose(*range(lead), *(lead + axis for axis in self._order))
+        index = (*[slice(None)] * lead, *self._positions[:, first:stop])
+        taken: NDArray[Any] = values[index]
+        for number, (axis, begin, i) in enumerate(
+            zip(self._axes, self._begins, at[1:], strict=True), lead + 1
+        ):
+            box = slice(int(begin[i] + axis.first[i]), int(begin[i] + axis.last[i]) + 1)
+            taken = _take(_take(taken, box, number), axis.inside(i), number)
+        return taken
+
+    def _cut_from_first(self, at: tuple[int, ...], data: Buffer) -> NDArray[Any]:
+        places = self._places[self._bounds[at[0]] : self._bounds[at[0] + 1]]
+        places = places - places[0]
+        for axis, i in zip(self._axes, at[1:], strict=True):
+            along = np.arange(int(axis.last[i] - axis.first[i]) + 1)[axis.inside(i)]
+            places = np.add.outer(places, along * self._elements[axis.along[0]])
+        flat: NDArray[Any] = np.ndarray((int(places.max()) + 1,), self._dtype, data)
+        taken: NDArray[Any] = flat[places]
+        return taken
 
 
 class _Undo:
@@ -263,7 +318,15 @@ def _blank(plan: ReadPlan, array: VirtualArray, out: NDArray[Any] | None) -> NDA
     return np.full(plan.shape, fill, array.dtype)
 
 
-def _targets(axis: Axis) -> list[slice]:
+def _take(values: NDArray[Any], wanted: Inside, axis: int) -> NDArray[Any]:
+    if isinstance(wanted, slice):
+        index: tuple[Any, ...] = (*[slice(None)] * axis, wanted, ...)
+        view: NDArray[Any] = values[index]
+        return view
+    return np.take(values, wanted, axis)
+
+
+def _targets(axis: Axis | Points) -> list[slice]:
     bounds = axis.bounds.tolist()
     return list(map(slice, bounds[:-1], bounds[1:]))
 

@@ -10,7 +10,8 @@ that are virtual become parts of a source, which `byteatlas.read.fetches` merges
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
@@ -19,7 +20,18 @@ from numpy.typing import NDArray
 from byteatlas.limits import Limits
 from byteatlas.model import WHOLE, VirtualArray
 from byteatlas.read.costs import Costs
-from byteatlas.read.selection import Arrange, Axis, Positions, Selection, axis_plan, resolve
+from byteatlas.read.selection import (
+    Arrange,
+    Axis,
+    Points,
+    Pointwise,
+    Positions,
+    Selection,
+    axis_plan,
+    point_plan,
+    resolve,
+    resolve_points,
+)
 
 __all__ = ["ReadPlan", "by_place", "cell_index", "plan_read"]
 
@@ -33,7 +45,8 @@ class ReadPlan:
     The columns of parts are ordered by source and offset.
     """
 
-    axes: tuple[Axis, ...]
+    axes: tuple[Axis | Points, ...]
+    """Those of the result before `arrange`; `Points` are one of these, the first."""
     arrange: Arrange
     """Brings the result into the order asked for."""
     cell_shape: tuple[int, ...]
@@ -78,14 +91,15 @@ class ReadPlan:
     @property
     def touched(self) -> tuple[int, ...]:
         """Number of cells along each axis; their product is the number of cells."""
-        return tuple(axis.chunk.size for axis in self.axes)
+        return tuple(axis.bounds.size - 1 for axis in self.axes)
 
     def chunk_index(self, cell: int, chunk_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the index in the chunk grid of the chunk that a cell is of."""
-        where = zip(
-            self.axes, cell_index(cell, self.touched), self.cell_shape, chunk_shape, strict=True
-        )
-        return tuple(int(axis.chunk[at]) * size // chunk for axis, at, size, chunk in where)
+        index = [0] * len(chunk_shape)
+        for axis, at in zip(self.axes, cell_index(cell, self.touched), strict=True):
+            for number, corner in axis.corners(self.cell_shape):
+                index[number] = int(corner[at]) // chunk_shape[number]
+        return tuple(index)
 
 
 def plan_read(
@@ -112,24 +126,23 @@ def plan_read(
         The selection touches too many chunks or too large ones, or the result is too large.
     """
     limits = Limits() if limits is None else limits
-    positions, arrange = resolve(selection, array.shape)
     is_raw = array.dtype != object and not any(e.codecs for e in array.encodings)
     chunk, manifest = array.chunk_shape, array.manifest
     is_sealed = manifest.is_sealed  # its chunks are fetched whole
-    cell_shape = chunk
-    if is_raw and not is_sealed:
-        cell_shape = _slabs(array, positions, costs)
-    _check_size(array, positions, cell_shape, limits, is_partial=is_raw)
-    axes = tuple(map(axis_plan, positions, cell_shape))
+    axes, arrange, cell_shape = _axes_of(
+        array, selection, limits, costs if is_raw and not is_sealed else None
+    )
+    if not is_raw and all(axis.size for axis in axes):
+        limits.check("chunk", math.prod(chunk) * array.dtype.itemsize, "a decoded chunk")
 
-    at = [axis.chunk * length for axis, length in zip(axes, cell_shape, strict=True)]
+    corners = [axis.corners(cell_shape) for axis in axes]
     grid = _strides(manifest.grid_shape)
-    flat = _outer_sum([a // c * s for a, c, s in zip(at, chunk, grid, strict=True)])
+    flat = _outer_sum([_total([c // chunk[n] * grid[n] for n, c in one]) for one in corners])
     found = manifest.locate(flat)
     cell = found.virtual
     place: NDArray[np.int64] | None = None
     if is_raw:
-        first, count = _taken(array, axes, at, cell)
+        first, count = _taken(array, axes, corners, cell)
         end = np.where(found.length == WHOLE, first + count, found.length.astype(np.int64))
         lack = np.clip(first + count - end, 0, count)
         offset, length = found.offset.astype(np.int64) + first, count - lack
@@ -180,26 +193,44 @@ def cell_index(cell: int, touched: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(at[::-1])
 
 
+def _axes_of(
+    array: VirtualArray, selection: Selection, limits: Limits, costs: Costs | None
+) -> tuple[tuple[Axis | Points, ...], Arrange, tuple[int, ...]]:
+    """Return the axes of the result, how it is arranged, and the shape of cells.
+
+    `costs` are given where chunks may be cut into slabs.
+    """
+    if not isinstance(selection, Pointwise):
+        positions, arrange = resolve(selection, array.shape)
+        cell = array.chunk_shape if costs is None else _slabs(array, positions, costs)
+        _check_size(array, list(map(len, positions)), _spans(positions, cell), limits)
+        return tuple(map(axis_plan, positions, cell, range(len(cell)))), arrange, cell
+    cell = array.chunk_shape if costs is None else _small_slabs(array, costs)
+    columns, others, arrange = resolve_points(selection, array.shape)
+    spans = _spans(list(others.values()), [cell[axis] for axis in others])
+    sizes = [math.prod(arrange.points or ()), *map(len, others.values())]
+    _check_size(array, sizes, spans, limits)
+    points, order = point_plan(columns, array.shape, cell)
+    _check_size(array, sizes, [points.bounds.size - 1, *spans], limits)
+    along = [axis_plan(taken, cell[axis], axis) for axis, taken in others.items()]
+    return (points, *along), replace(arrange, takes=((0, order), *arrange.takes)), cell
+
+
+def _spans(positions: Sequence[Positions], cell: Sequence[int]) -> list[int]:
+    """Return how many cells may be touched along each axis."""
+    return [
+        min(len(taken), int(taken[-1]) // size - int(taken[0]) // size + 1) if len(taken) else 0
+        for taken, size in zip(positions, cell, strict=True)
+    ]
+
+
 def _check_size(
-    array: VirtualArray,
-    positions: list[Positions],
-    cell_shape: tuple[int, ...],
-    limits: Limits,
-    *,
-    is_partial: bool,
+    array: VirtualArray, sizes: Sequence[int], cells: Sequence[int], limits: Limits
 ) -> None:
     """Refuse a selection before anything is allocated that grows with it."""
-    sizes = list(map(len, positions))
-    cells: list[int] = [
-        min(size, int(taken[-1]) // cell - int(taken[0]) // cell + 1) if size else 0
-        for size, taken, cell in zip(sizes, positions, cell_shape, strict=True)
-    ]
     size = math.prod(sizes) * array.dtype.itemsize
     limits.check("result", size, "the result of the selection")
     limits.check("cells", math.prod(cells), "the number of chunks that the selection touches")
-    if not is_partial and all(cells):
-        size = math.prod(array.chunk_shape) * array.dtype.itemsize
-        limits.check("chunk", size, "a decoded chunk")
 
 
 def _slabs(array: VirtualArray, positions: list[Positions], costs: Costs) -> tuple[int, ...]:
@@ -227,27 +258,48 @@ def _slabs(array: VirtualArray, positions: list[Positions], costs: Costs) -> tup
     return tuple(slab)
 
 
+def _small_slabs(array: VirtualArray, costs: Costs) -> tuple[int, ...]:
+    """Return the shape of slabs that are no larger than a gap, by which points are read."""
+    slab = list(array.chunk_shape)
+    for axis, size in enumerate(slab):
+        row = array.dtype.itemsize * math.prod(slab[axis + 1 :])
+        if row * size <= costs.gap:
+            break
+        slab[axis] = max(costs.gap // max(row, 1), 1)
+        while array.manifest.grid_shape[axis] > 1 and size % slab[axis]:
+            slab[axis] -= 1  # a slab lies in one chunk
+    return tuple(slab)
+
+
 def _taken(
     array: VirtualArray,
-    axes: tuple[Axis, ...],
-    at: list[NDArray[np.int64]],
+    axes: tuple[Axis | Points, ...],
+    corners: list[list[tuple[int, NDArray[np.int64]]]],
     cell: NDArray[np.int64],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the first byte wanted of each cell's chunk, and how many up to the last."""
-    columns = list(zip(at, array.chunk_shape, axes, _strides(array.chunk_shape), strict=True))
-    first = _outer_sum([(a % c + axis.first) * s for a, c, axis, s in columns])[cell]
-    last = _outer_sum([(a % c + axis.last) * s for a, c, axis, s in columns])[cell]
+    chunk, strides = array.chunk_shape, _strides(array.chunk_shape)
+    begins = [_total([c % chunk[n] * strides[n] for n, c in one]) for one in corners]
+    reaches = [axis.reach(strides) for axis in axes]
+    first = _outer_sum([b + low for b, (low, _) in zip(begins, reaches, strict=True)])[cell]
+    last = _outer_sum([b + high for b, (_, high) in zip(begins, reaches, strict=True)])[cell]
     itemsize = array.dtype.itemsize
     return first * itemsize, (last - first + 1) * itemsize
 
 
 def _in_result(
-    array: VirtualArray, axes: tuple[Axis, ...], cell: NDArray[np.int64], count: NDArray[np.int64]
+    array: VirtualArray,
+    axes: tuple[Axis | Points, ...],
+    cell: NDArray[np.int64],
+    count: NDArray[np.int64],
 ) -> NDArray[np.int64] | None:
     """Return where in the result the bytes of each cell stand as they are, -1 where they do not.
 
-    They do where nothing between the first and the last is left out, here and there.
+    They do where nothing between the first and the last is left out, here and there. (Of points
+    and slices the axes are in another order here than there.)
     """
+    if len(axes) > 1 and isinstance(axes[0], Points):
+        return None
     itemsize, strides = array.dtype.itemsize, _strides(tuple(axis.size for axis in axes))
     taken = [np.diff(axis.bounds) for axis in axes]
     elements = np.ones(1, np.int64)
@@ -260,6 +312,13 @@ def _in_result(
         return None
     begin = _outer_sum([a.bounds[:-1] * s for a, s in zip(axes, strides, strict=True)])[cell]
     return np.where(is_whole, begin * itemsize, -1)
+
+
+def _total(columns: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+    total = columns[0]
+    for column in columns[1:]:
+        total = total + column
+    return total
 
 
 def _strides(shape: tuple[int, ...]) -> list[int]:

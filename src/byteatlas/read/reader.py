@@ -148,7 +148,7 @@ class Reader:
             An array whose manifest points into this reader's table of sources.
         selection
             Integers, slices of any step, an ellipsis, and one-dimensional arrays of integers or
-            booleans, each for its own axis.
+            booleans, each for its own axis; or `Pointwise` arrays of integers, which go together.
         path
             Of the array, for error messages.
 

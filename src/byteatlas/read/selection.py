@@ -2,8 +2,9 @@
 
 A selection is what numpy's basic indexing takes (integers, slices of any step, an ellipsis),
 and one-dimensional arrays of integers or booleans, each along its own axis (*orthogonal*: xarray
-calls it outer indexing). It is read in ascending order without repeats; `Arrange` then restores
-the order that was asked for.
+calls it outer indexing). `Pointwise` takes single points instead, whose positions along several
+axes go together. Either is read in ascending order without repeats; `Arrange` then restores the
+order that was asked for.
 """
 
 from __future__ import annotations
@@ -17,13 +18,38 @@ from typing import Any, SupportsIndex, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Arrange", "Axis", "Selection", "axis_plan", "resolve"]
+__all__ = [
+    "Arrange",
+    "Axis",
+    "Points",
+    "Pointwise",
+    "Selection",
+    "axis_plan",
+    "point_plan",
+    "resolve",
+    "resolve_points",
+]
 
 Index: TypeAlias = SupportsIndex | slice | NDArray[Any] | Sequence[int]
-Selection: TypeAlias = EllipsisType | Index | tuple[EllipsisType | Index, ...]
+Selection: TypeAlias = "EllipsisType | Index | tuple[EllipsisType | Index, ...] | Pointwise"
 
 Positions: TypeAlias = range | NDArray[np.int64]
 """Positions along an axis, ascending and without repeats."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pointwise:
+    """A selection of points: arrays of integers of any shape go together, as in numpy.
+
+    What it takes has the shape that the arrays are broadcast to, and then the axes that are
+    selected by slices; xarray calls it vectorized indexing.
+
+    >>> Pointwise((np.array([0, 5, 9]), slice(None), np.array([1, 1, 4])))  # doctest: +SKIP
+    """
+
+    indices: tuple[slice | SupportsIndex | NDArray[Any] | Sequence[Any], ...]
+    """For each axis a slice, or integers, at least one of these; axes at the end may be left out.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +60,16 @@ class Arrange:
     """Index for each axis: as it is, reversed, or a single position that drops the axis."""
     takes: tuple[tuple[int, NDArray[np.int64]], ...]
     """Axes (before any is dropped) whose positions are to be reordered or repeated."""
+    points: tuple[int, ...] | None = None
+    """What the first axis is to be shaped as in the end, if anything."""
 
     def __call__(self, values: NDArray[Any]) -> NDArray[Any]:
         """Return the values as asked for: a view where that is possible."""
         for axis, order in self.takes:
             values = np.take(values, order, axis)
         arranged: NDArray[Any] = values[(*self.steps, ...)]  # "...": a scalar stays an array
+        if self.points is not None:
+            return arranged.reshape((*self.points, *arranged.shape[1:]))
         return arranged
 
 
@@ -73,6 +103,58 @@ def resolve(selection: Selection, shape: tuple[int, ...]) -> tuple[list[Position
             positions.append(several)
         steps.append(step)
     return positions, Arrange(tuple(steps), tuple(takes))
+
+
+def resolve_points(
+    selection: Pointwise, shape: tuple[int, ...]
+) -> tuple[dict[int, NDArray[np.int64]], dict[int, Positions], Arrange]:
+    """Turn a selection of points into positions.
+
+    Returns
+    -------
+    points
+        For each axis that has integers, the positions of all points, broadcast: views, which take
+        no memory.
+    others
+        For each axis that has a slice, ascending positions.
+    arrange
+        Of a result whose first axis is that of the points, and whose others are the slices'.
+
+    Raises
+    ------
+    IndexError
+        There are more indices than axes, or no integers; or one is out of range or of another
+        kind, or arrays cannot be broadcast.
+    """
+    indices = _spread(selection.indices, len(shape))
+    along = [axis for axis, index in enumerate(indices) if not isinstance(index, slice)]
+    behind = [axis for axis in range(len(shape)) if axis not in along]
+    if not along:
+        raise IndexError("a selection of points needs integers along one axis at least")
+    integers = [_integers(indices[axis], shape[axis], axis) for axis in along]
+    try:
+        points = np.broadcast_arrays(*integers)
+    except ValueError as error:
+        raise IndexError(f"the indices of points go together, but {error}") from None
+    positions, arrange = resolve(
+        tuple(indices[axis] for axis in behind), tuple(shape[axis] for axis in behind)
+    )
+    return (
+        dict(zip(along, points, strict=True)),
+        dict(zip(behind, positions, strict=True)),
+        Arrange((slice(None), *arrange.steps), (), points[0].shape),
+    )
+
+
+def _integers(index: Any, size: int, axis: int) -> NDArray[np.int64]:
+    array = np.asarray(index)
+    if array.dtype.kind not in "iu" and array.size:
+        raise IndexError(f"axis {axis} of points is indexed by {array.dtype}, not by integers")
+    array = array.astype(np.int64)
+    if array.size:
+        _in_range(int(array.min()), size, axis)
+        _in_range(int(array.max()), size, axis)
+    return np.where(array < 0, array + size, array)
 
 
 def _spread(selection: Selection, ndim: int) -> list[Any]:
@@ -126,11 +208,22 @@ class Axis:
     """Distance of the positions taken, where `positions` is None."""
     positions: NDArray[np.int64] | None = None
     """Every position taken, counted from the start of its chunk, shape (bounds[-1],)."""
+    along: tuple[int, ...] = (0,)
+    """Which axis of the array it is, a tuple of one."""
 
     @property
     def size(self) -> int:
         """Number of positions taken in all chunks."""
         return int(self.bounds[-1])
+
+    def corners(self, cell: Sequence[int]) -> list[tuple[int, NDArray[np.int64]]]:
+        """Return the axis of the array, and where the touched cells of such a shape begin there."""
+        return [(self.along[0], self.chunk * cell[self.along[0]])]
+
+    def reach(self, strides: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the first and the last position as places in each chunk, by its strides."""
+        stride = strides[self.along[0]]
+        return self.first * stride, self.last * stride
 
     def inside(self, touched: int) -> slice | NDArray[np.int64]:
         """Return what is taken of one chunk, counted from the first position taken there."""
@@ -141,7 +234,41 @@ class Axis:
         return from_first
 
 
-def axis_plan(positions: Positions, chunk: int) -> Axis:
+@dataclass(frozen=True, slots=True, eq=False)
+class Points:
+    """The chunks that points touch, as columns of shape (touched,): an axis of the result."""
+
+    chunk: NDArray[np.int64]
+    """Chunk coordinates along each of their axes, shape (axes, touched), in ascending order."""
+    bounds: NDArray[np.int64]
+    """Chunk i fills the result from bounds[i] up to bounds[i + 1]; shape (touched + 1,)."""
+    positions: NDArray[np.int64]
+    """Of every point, counted from the start of its chunk, shape (axes, bounds[-1])."""
+    along: tuple[int, ...]
+    """Which axes of the array they are in."""
+
+    @property
+    def size(self) -> int:
+        """Number of points in all chunks."""
+        return int(self.bounds[-1])
+
+    def corners(self, cell: Sequence[int]) -> list[tuple[int, NDArray[np.int64]]]:
+        """Return the axes of the array, and where the touched cells of such a shape begin there."""
+        return [(n, chunk * cell[n]) for n, chunk in zip(self.along, self.chunk, strict=True)]
+
+    def places(self, strides: Sequence[int]) -> NDArray[np.int64]:
+        """Return the place of each point in its chunk, by the chunk's strides; ascending there."""
+        factors = np.array([strides[axis] for axis in self.along])
+        places: NDArray[np.int64] = factors @ self.positions
+        return places
+
+    def reach(self, strides: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the first and the last place in each chunk."""
+        places = self.places(strides)
+        return places[self.bounds[:-1]], places[self.bounds[1:] - 1]
+
+
+def axis_plan(positions: Positions, chunk: int, along: int = 0) -> Axis:
     """Find the chunks along one axis that hold the given positions.
 
     Parameters
@@ -150,18 +277,58 @@ def axis_plan(positions: Positions, chunk: int) -> Axis:
         Ascending, without repeats.
     chunk
         Length of a chunk along this axis.
+    along
+        Which axis of the array it is.
     """
+    place = (along,)
     if isinstance(positions, range) and positions and positions.step <= chunk:
         start, step, count = positions.start, positions.step, len(positions)
         touched = np.arange(start // chunk, positions[-1] // chunk + 1)
         origin = touched * chunk
         bounds = np.append(np.maximum(-((start - origin) // step), 0), count)
         first = start + bounds[:-1] * step - origin
-        return Axis(touched, bounds, first, first + (np.diff(bounds) - 1) * step, step)
+        return Axis(touched, bounds, first, first + (np.diff(bounds) - 1) * step, step, along=place)
     everywhere = np.asarray(positions, np.int64)
     of_chunk = everywhere // chunk
     begins = np.flatnonzero(np.diff(of_chunk, prepend=-1))
     bounds = np.append(begins, everywhere.size)
     inside = everywhere - of_chunk * chunk
     first, last = inside[begins], inside[bounds[1:] - 1]
-    return Axis(of_chunk[begins], bounds, first, last, 1, inside)
+    return Axis(of_chunk[begins], bounds, first, last, 1, inside, place)
+
+
+def point_plan(
+    points: dict[int, NDArray[np.int64]], shape: tuple[int, ...], chunk: tuple[int, ...]
+) -> tuple[Points, NDArray[np.intp]]:
+    """Find the chunks that hold points.
+
+    Parameters
+    ----------
+    points
+        Positions along some axes of the array, all of one shape.
+    shape, chunk
+        Of the array, and of a chunk, along all axes of the array.
+
+    Returns
+    -------
+    points
+        Without repeats, ordered by chunk, and in a chunk by place.
+    order
+        Which of these each point is, in C order, shape (points,).
+    """
+    sizes = tuple(shape[axis] for axis in points)
+    flat = np.ravel_multi_index([column.reshape(-1) for column in points.values()], sizes)
+    distinct, which = np.unique(flat, return_inverse=True)
+    everywhere = np.stack(np.unravel_index(distinct, sizes)).astype(np.int64)
+    length = np.array([chunk[axis] for axis in points])[:, np.newaxis]
+    of_chunk = everywhere // length
+    inside = everywhere - of_chunk * length
+    by_chunk = np.lexsort((*inside[::-1], *of_chunk[::-1]))
+    of_chunk, inside = of_chunk[:, by_chunk], inside[:, by_chunk]
+    is_first = np.ones(by_chunk.size, bool)
+    is_first[1:] = (of_chunk[:, 1:] != of_chunk[:, :-1]).any(axis=0)
+    begins = np.flatnonzero(is_first)
+    order = np.empty_like(by_chunk)
+    order[by_chunk] = np.arange(by_chunk.size)
+    bounds = np.append(begins, by_chunk.size)
+    return Points(of_chunk[:, begins], bounds, inside, tuple(points)), order[which.reshape(-1)]

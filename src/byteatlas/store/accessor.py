@@ -17,9 +17,10 @@ from xarray.core import indexing
 from byteatlas.model import VirtualArray
 from byteatlas.read.cost import Cost
 from byteatlas.read.filled import FilledChunk, in_order
+from byteatlas.read.selection import Selection
 from byteatlas.store.dataset_cost import DatasetCost, cost_together
 from byteatlas.store.filled_log import Filled, FilledLog
-from byteatlas.store.lazy_array import LazyArray, outer_key
+from byteatlas.store.lazy_array import LazyArray
 
 __all__ = ["ArrayAccessor", "DatasetAccessor"]
 
@@ -32,8 +33,7 @@ class _Lazy(NamedTuple):
 
     variable: xr.Variable
     array: LazyArray
-    key: tuple[Any, ...]
-    """For each axis an integer, a slice, or an array of integers."""
+    key: Selection
     nbytes: int
 
 
@@ -202,7 +202,7 @@ def _is_loaded(variable: xr.Variable) -> bool:
     return isinstance(data, np.ndarray) or bool(variable._in_memory)  # noqa: SLF001  # no other way
 
 
-def _wanted(lazy: _Lazy) -> tuple[VirtualArray, tuple[Any, ...], str]:
+def _wanted(lazy: _Lazy) -> tuple[VirtualArray, Selection, str]:
     return lazy.array.array, lazy.key, lazy.array.path
 
 
@@ -257,7 +257,7 @@ def _lazy_or_none(variable: xr.Variable) -> _Lazy | None:
     if key is None:
         key = indexing.BasicIndexer((slice(None),) * data.ndim)
     taken = variable.size * data.dtype.itemsize
-    return _Lazy(variable, data, outer_key(key, data.shape), taken)
+    return _Lazy(variable, data, data.selection(key), taken)
 
 
 _INDEXED = (indexing.LazilyIndexedArray, indexing.LazilyVectorizedIndexedArray)

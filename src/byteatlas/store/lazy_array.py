@@ -15,10 +15,11 @@ from xarray.core import indexing
 
 from byteatlas.index.lazy_manifest import LazyManifest
 from byteatlas.model import Source, VirtualArray, VirtualGroup
+from byteatlas.read.selection import Pointwise, Selection
 from byteatlas.read.sequences import is_of_sequences
 from byteatlas.store.opened import OpenIndex, Options, Origin, reopened
 
-__all__ = ["LazyArray", "outer_key"]
+__all__ = ["LazyArray"]
 
 
 class LazyArray(BackendArray):
@@ -49,15 +50,32 @@ class LazyArray(BackendArray):
         return _from_array, (self.path, array, sources, self.opened.options, self.opened.log.token)
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        points = self.selection(key)
+        if isinstance(points, Pointwise):
+            handed = self.opened.handed(self.path, points)
+            if handed is not None:
+                return handed
+            return self.opened.reader.read(self.array, points, path=self.path)
         return indexing.explicit_indexing_adapter(
             key, self.shape, indexing.IndexingSupport.OUTER, self._read
         )
 
     async def async_getitem(self, key: indexing.ExplicitIndexer) -> Any:
         """Read a selection together with all others that are asked for at the same time."""
+        points = self.selection(key)
+        if isinstance(points, Pointwise):
+            return await self.opened.gathering.ask((self.array, points, self.path))
         return await indexing.async_explicit_indexing_adapter(
             key, self.shape, indexing.IndexingSupport.OUTER, self._read_gathered
         )
+
+    def selection(self, key: indexing.ExplicitIndexer) -> Selection:
+        """Return what is read for an index of xarray's: points, or each axis by its own index."""
+        is_first = self.opened.first.holds(self.path)  # in memory soon, and easily taken apart
+        if isinstance(key, indexing.VectorizedIndexer) and not is_first:
+            return Pointwise(key.tuple)
+        outer, _ = indexing.decompose_indexer(key, self.shape, indexing.IndexingSupport.OUTER)
+        return outer.tuple
 
     def _read(self, key: tuple[Any, ...]) -> NDArray[Any]:
         found = self._known(key)
@@ -80,12 +98,6 @@ class LazyArray(BackendArray):
             # xarray looks whether the first object is a date of cftime. None ever is.
             return np.array("", object)
         return self.opened.first.answer(self.path, key)
-
-
-def outer_key(key: indexing.ExplicitIndexer, shape: tuple[int, ...]) -> tuple[Any, ...]:
-    """Return what is read for an index of xarray's: for each axis its own index."""
-    outer, _ = indexing.decompose_indexer(key, shape, indexing.IndexingSupport.OUTER)
-    return outer.tuple
 
 
 def _is_any(index: Any) -> bool:

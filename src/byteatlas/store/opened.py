@@ -27,6 +27,7 @@ from byteatlas.model import Source, VirtualArray, VirtualGroup
 from byteatlas.opening import Target, open_target
 from byteatlas.read.filled import OnError
 from byteatlas.read.reader import Reader
+from byteatlas.read.selection import Pointwise, Selection
 from byteatlas.sources.chunk_cache_option import CacheOption
 from byteatlas.sources.credentials import prepared
 from byteatlas.store.filled_log import log_of
@@ -37,9 +38,6 @@ __all__ = ["OpenIndex", "Options", "Origin", "open_with", "reopened"]
 
 Wanted: TypeAlias = tuple[VirtualArray, Any, str]
 """An array, a selection and a path, as `Reader.read_many` takes them."""
-
-Key: TypeAlias = tuple[Any, ...]
-"""For each axis an integer, a slice or an array of integers."""
 
 KEPT = 16
 """Indexes that a process keeps open for arrays that come from another one."""
@@ -110,7 +108,7 @@ class OpenIndex:
         return found
 
     @contextmanager
-    def handing_over(self, values: Iterable[tuple[str, Key, NDArray[Any]]]) -> Iterator[None]:
+    def handing_over(self, values: Iterable[tuple[str, Selection, NDArray[Any]]]) -> Iterator[None]:
         """Let the reads of this thread find values that were read before, each once."""
         self._handed.values = list(values)
         try:
@@ -118,9 +116,9 @@ class OpenIndex:
         finally:
             self._handed.values = []
 
-    def handed(self, path: str, key: Key) -> NDArray[Any] | None:
+    def handed(self, path: str, key: Selection) -> NDArray[Any] | None:
         """Return what was handed over for a selection of an array."""
-        values: list[tuple[str, Key, NDArray[Any]]] = getattr(self._handed, "values", [])
+        values: list[tuple[str, Selection, NDArray[Any]]] = getattr(self._handed, "values", [])
         for place, (of, selection, value) in enumerate(values):
             if of == path and _is_same(key, selection):
                 del values[place]
@@ -131,10 +129,17 @@ class OpenIndex:
         return await asyncio.to_thread(_read_many, self.reader, wanted)
 
 
-def _is_same(one: Key, other: Key) -> bool:
-    return all(
-        isinstance(a, slice) == isinstance(b, slice) and np.array_equal(a, b)
-        for a, b in zip(one, other, strict=True)
+def _is_same(one: Selection, other: Selection) -> bool:
+    if isinstance(one, Pointwise) and isinstance(other, Pointwise):
+        one, other = one.indices, other.indices
+    return (
+        isinstance(one, tuple)
+        and isinstance(other, tuple)
+        and len(one) == len(other)
+        and all(
+            isinstance(a, slice) == isinstance(b, slice) and np.array_equal(a, b)
+            for a, b in zip(one, other, strict=True)
+        )
     )
 
 
