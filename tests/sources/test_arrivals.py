@@ -112,7 +112,7 @@ def test_bytes_go_straight_to_their_place(server):
 
 
 def test_memory_is_bounded_and_used_again(server):
-    (source,) = opened(server, ["000.nc"], max_in_flight=2000)
+    (source,) = opened(server, ["000.nc"], max_in_flight=2048)
     with stream_from(
         [source], np.zeros(50, np.int64), np.arange(50) * 90, np.full(50, 500)
     ) as stream:
@@ -331,6 +331,31 @@ def test_rows_that_wait_for_memory_leave_their_connections_to_others(monkeypatch
             got = taken(stream, 2)
         assert len(got) == 11
         assert all(data == NOISE[: 2**20] for data in got.values())
+
+
+def test_slow_decoding_has_few_bodies_fetched_twice(monkeypatch):
+    monkeypatch.setattr("byteatlas.sources.fetch._ROOM_S", 0.05)
+    with RangeServer({"a": NOISE * 3}) as server:
+        source = open_source(server.url("a"), policy=Policy(max_in_flight=2 * 2**20))
+        rows = 2**20 * np.arange(36)
+        with stream_from([source], np.zeros(36, np.int64), rows, np.full(36, 2**20)) as stream:
+            for _ in stream:
+                time.sleep(0.03)
+        assert 36 <= len(server.log) <= 36 + 16  # as many as were under way at first
+
+
+def test_a_stream_may_be_left_when_the_loop_has_ended(server, monkeypatch):
+    (source,) = opened(server, ["000.nc"])
+    stream = stream_from([source], int64(0), int64(0), int64(10))
+    with stream:
+        list(stream)
+        assert stream._ended.wait(10)
+        assert stream._memory._returned  # the last row, to be left to others
+
+        def closed(*_):
+            raise RuntimeError("Event loop is closed")
+
+        monkeypatch.setattr(loop, "call_soon", closed)
 
 
 def test_what_the_answers_have_shown_of_the_way_is_known_once_for_a_host(server):

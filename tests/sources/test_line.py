@@ -173,47 +173,11 @@ def test_a_burst_at_the_beginning_is_not_believed(line, clock):
     assert line.bandwidth == pytest.approx(100 * MIB)
 
 
-def small_bodies(line, clock, count, size, seconds, wait_s):
-    """Let small bodies come with their heads, one after the other."""
-    for _ in range(count):
-        clock.now += seconds
-        line.first_byte(wait_s)
-        line.came(size, is_large=False)
-
-
-def test_small_bodies_that_wait_for_each_other_show_the_bandwidth(line, clock):
-    small_bodies(line, clock, 40, 1000, 0.005, 0.02)
-    small_bodies(line, clock, 4000, 2**16, 2**16 / (100 * MIB), 0.08)
-    assert line.bandwidth == pytest.approx(100 * MIB, rel=0.01)
-    assert not line.is_wider
-
-
-def test_small_bodies_that_wait_for_no_other_show_none(line, clock):
-    small_bodies(line, clock, 40, 1000, 0.005, 0.02)
-    small_bodies(line, clock, 4000, 2**16, 2**16 / (100 * MIB), 0.03)
-    assert line.bandwidth is None
-
-
 def test_a_loop_that_computes_does_not_make_a_line_slow(clock):
     line = Line(clock, busy=lambda: 0.5 * clock.now)
     flow(line, clock, 64 * MIB, 0.64)
     assert line.bandwidth == pytest.approx(100 * MIB)
     assert line.is_wider
-
-
-def test_small_bodies_show_none_to_a_loop_that_computes(clock):
-    line = Line(clock, busy=lambda: 0.5 * clock.now)
-    small_bodies(line, clock, 40, 1000, 0.005, 0.02)
-    small_bodies(line, clock, 4000, 2**16, 2**16 / (100 * MIB), 0.08)
-    assert line.bandwidth is None
-
-
-def test_time_between_small_bodies_does_not_count(line, clock):
-    small_bodies(line, clock, 40, 1000, 0.005, 0.02)
-    for _ in range(10):
-        clock.now += 3
-        small_bodies(line, clock, 160, 2**16, 2**16 / (100 * MIB), 0.08)
-    assert line.bandwidth == pytest.approx(100 * MIB, rel=0.01)
 
 
 def test_some_slow_spells_do_not_make_a_line_slow(line, clock):

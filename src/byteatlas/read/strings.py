@@ -106,7 +106,8 @@ def look_up(
         try:
             found = run(together(parsers), opened)
         except ByteatlasError as error:
-            raise error.at(url=opened.url, path=several[0].job.path) from error.__cause__
+            first = next(one for one, rows in zip(several, mine, strict=True) if rows.size)
+            raise error.at(url=opened.url, path=first.job.path) from error.__cause__
         for values, rows, strings in zip(texts, mine, found, strict=True):
             values[rows] = strings
     return [values.reshape(one.ids.shape) for values, one in zip(texts, several, strict=True)]

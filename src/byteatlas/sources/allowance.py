@@ -22,12 +22,16 @@ class Allowance:
             return
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append((count, turn))
-        await turn
+        try:
+            await turn
+        except asyncio.CancelledError:
+            self.give_back(count if turn.done() and not turn.cancelled() else 0)
+            raise
 
     def give_back(self, count: int) -> None:
         """Return bytes, and let those go on whose turn it is."""
         self._free += count
-        while self._waiting and self._fits(self._waiting[0][0]):
+        while self._waiting and (self._waiting[0][1].done() or self._fits(self._waiting[0][0])):
             count, turn = self._waiting.popleft()
             if not turn.done():
                 self._free -= count

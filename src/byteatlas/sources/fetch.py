@@ -61,7 +61,7 @@ class Fetch:
     """Told of bytes as they come."""
 
     async def make_room(self) -> None:
-        """Have a place for the bytes of a body whose head has come.
+        """Have a place for the bytes of a body that is about to come.
 
         Raises
         ------

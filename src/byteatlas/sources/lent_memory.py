@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 
 import numpy as np
 
@@ -11,8 +12,6 @@ from byteatlas.sources import loop
 
 __all__ = ["LentMemory", "Loan"]
 
-_STEP = 2**16
-"""Memory is taken by multiples of this, so that it fits other ranges too."""
 _MOST_SPARE = 32 * 2**20
 """Bytes that are kept for the next range, of all reads together."""
 _KEPT_S = 10.0
@@ -22,17 +21,19 @@ _KEPT_S = 10.0
 class LentMemory:
     """Memory that is lent and used again. Lives on the event loop.
 
-    Only `give_back` and `is_lent` may be called by other threads.
+    Only `give_back`, `end` and `is_lent` may be called by other threads.
 
     Parameters
     ----------
     limit
-        Bytes that are held at once, unless more are asked for in one piece.
+        Bytes that are lent at once, unless a single piece has more.
     """
 
     def __init__(self, limit: int) -> None:
+        self.is_short = False
+        """Somebody has waited for memory until it was too late."""
         self._free = self._limit = limit
-        self._lent: dict[int, memoryview] = {}
+        self._lent: dict[int, tuple[memoryview, memoryview]] = {}
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._returned: deque[memoryview] = deque()
 
@@ -41,23 +42,26 @@ class LentMemory:
 
         More than the limit waits until all else was given back.
         """
+        size = _size_for(count)
         self._collect()
-        if self._waiting or not self._fits(count):
+        if self._waiting or not self._fits(size):
             turn = asyncio.get_running_loop().create_future()
-            self._waiting.append((count, turn))
+            self._waiting.append((size, turn))
             self._collect()  # what was given back before anybody waited
             try:
                 await turn
             except asyncio.CancelledError:
+                self.is_short = True
                 if turn.done() and not turn.cancelled():
-                    self._free += count
-                    self._collect()
+                    self._free += size
+                self._collect()
                 raise
         else:
-            self._free -= count
-        whole = loop.shared("spare", _Spare).take(count)
+            self._free -= size
+        whole = loop.shared("spare", _Spare).take(size)
+        self._free -= len(whole) - size
         part = whole[:count]
-        self._lent[id(part)] = whole
+        self._lent[id(part)] = part, whole
         return part
 
     def is_lent(self, part: memoryview) -> bool:
@@ -71,8 +75,10 @@ class LentMemory:
             loop.call_soon(self._collect)
 
     def end(self) -> None:
-        """Leave to others what was given back; may be called by any thread."""
-        loop.call_soon(self._collect)
+        """Leave to others what was given back."""
+        if self._returned:
+            with suppress(RuntimeError):  # the loop has ended
+                loop.call_soon(self._collect)
 
     def take_back(self, part: memoryview) -> None:
         """Do as `give_back`, on the loop."""
@@ -81,18 +87,23 @@ class LentMemory:
 
     def _collect(self) -> None:
         while self._returned:
-            part = self._returned.popleft()
-            whole = self._lent.pop(id(part))
+            _, whole = self._lent.pop(id(self._returned.popleft()))
             loop.shared("spare", _Spare).put(whole)
-            self._free += len(part)
-        while self._waiting and self._fits(self._waiting[0][0]):
-            count, turn = self._waiting.popleft()
+            self._free += len(whole)
+        while self._waiting and (self._waiting[0][1].done() or self._fits(self._waiting[0][0])):
+            size, turn = self._waiting.popleft()
             if not turn.done():
-                self._free -= count
+                self._free -= size
                 turn.set_result(None)
 
-    def _fits(self, count: int) -> bool:
-        return self._free >= min(count, self._limit)
+    def _fits(self, size: int) -> bool:
+        return self._free >= min(size, self._limit)
+
+
+def _size_for(count: int) -> int:
+    """Return how large a piece is for so many bytes: of four sizes between two powers of two."""
+    step: int = 2 ** max(count.bit_length() - 3, 0)
+    return -(-count // step) * step
 
 
 class _Spare:
@@ -103,16 +114,14 @@ class _Spare:
         self._count = 0
         self._is_idle = self._is_watched = False
 
-    def take(self, count: int) -> memoryview:
-        """Return a piece of about this size, or a new one in place of others."""
+    def take(self, size: int) -> memoryview:
+        """Return a piece of this size or the next, or a new one in place of others."""
         self._is_idle = False
-        most = 2 * count + _STEP
-        fitting = [size for size, some in self._pieces.items() if some and count <= size <= most]
-        if fitting:
-            size = min(fitting)
-            self._count -= size
-            return self._pieces[size].pop()
-        size = -(-count // _STEP) * _STEP
+        for one in (size, _size_for(size + 1)):
+            some = self._pieces.get(one)
+            if some:
+                self._count -= one
+                return some.pop()
         self._give_up(max(self._count - size, 0))
         return np.empty(size, np.uint8).data
 
@@ -122,6 +131,7 @@ class _Spare:
         self._count += len(piece)
         self._give_up(_MOST_SPARE)
         if not self._is_watched:
+            self._is_idle = False
             self._watch()
 
     def _give_up(self, most: int) -> None:

@@ -28,10 +28,6 @@ _ANSWER_S = 0.5e-3
 _SHORTEST_S = 1e-3
 _KNOWN = 8 * _SPELL
 """Before so many bytes the bandwidth is not known: the first may have come in a burst."""
-_RUN = 8 * _SPELL
-"""So many bytes of bodies of any size, one soon after the other, are a run."""
-_QUEUED = 2.0
-"""In a run whose answers took so many times the latency, they waited for each other."""
 _BUSY = 0.4
 """A loop that computes for so much of a time is what the bytes wait for, not the line. (Over lines
 of 100 MB/s it was 0.04 to 0.3, over loopback 0.5 to 0.8.)"""
@@ -79,15 +75,12 @@ class Line:
         self._bytes = self._small = self._late = 0
         self._passed_over = 0
         self._shown = 0
-        self._run = _Run(0.0, 0.0)
 
     def first_byte(self, seconds: float) -> None:
         """Note how long an answer took to begin."""
         now = self._clock()
         self._answers += 1
         self._begun += 1
-        self._run.answers += 1
-        self._run.waited_s += seconds
         if not self._waits or now - self._waits_since >= _TOGETHER_S:
             self._waits.append(seconds)
             self._waits_since = now
@@ -119,7 +112,6 @@ class Line:
 
         `is_late` says that they had been waiting for this process, not it for them.
         """
-        self._came_in_run(count)
         if not self._under_way:
             return
         self._bytes += count
@@ -158,37 +150,9 @@ class Line:
         self._seconds = self._busy_s = 0.0
         self._begun = 0
 
-    def _came_in_run(self, count: int) -> None:
-        """Note bytes of a body of any size. Where answers wait for each other, the line is full."""
-        run, now = self._run, self._clock()
-        if now - run.last > self._least_s / 2:  # perhaps nothing was asked for meanwhile
-            self._run = _Run(now, self._busy())
-            return
-        run.last = now
-        run.nbytes += count
-        if run.nbytes < _RUN:
-            return
-        seconds, busy_s = now - run.since, self._busy() - run.busy_since
-        is_queued = run.waited_s > _QUEUED * self._least_s * run.answers
-        if is_queued and busy_s < _BUSY * seconds:
-            self._show(run.nbytes / seconds, run.nbytes, is_late=False)
-        self._run = _Run(now, self._busy())
-
     def _show(self, rate: float, nbytes: int, *, is_late: bool) -> None:
         self._rates.append((rate, is_late))
         self._shown += nbytes
         if self._shown >= _KNOWN:
             self.bandwidth = sorted(self._rates)[3 * (len(self._rates) - 1) // 4][0]
             self.is_wider = all(late for _, late in self._rates)
-
-
-class _Run:
-    """Bytes of bodies of any size that came one soon after the other."""
-
-    __slots__ = ("answers", "busy_since", "last", "nbytes", "since", "waited_s")
-
-    def __init__(self, now: float, busy_since: float) -> None:
-        self.since = self.last = now
-        self.busy_since = busy_since
-        self.nbytes = self.answers = 0
-        self.waited_s = 0.0

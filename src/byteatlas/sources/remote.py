@@ -67,7 +67,8 @@ class Policy:
     concurrency: int = 128
     """Requests in flight to one host."""
     max_in_flight: int = 32 * MIB
-    """Bytes of a read that may be under way or wait to be taken."""
+    """Bytes of memory that a read takes for what comes, or waits to be taken. Large bodies may be
+    asked for before; they wait in their connections."""
     max_rest: int = 2**30
     """A range that goes to the end of a source is refused when it has more bytes than this."""
     tries: int = 6
