@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from byteatlas.errors import LimitExceeded, Malformed
 from byteatlas.limits import Limits
-from byteatlas.model import Codec, Encoding
+from byteatlas.model import ChunkManifest, Codec, Encoding, VirtualArray
 from byteatlas.read import Job, Pointwise, Reader, execute, plan_read
 from byteatlas.read.costs import LOCAL, REMOTE
 from byteatlas.scanning import scan
@@ -130,8 +130,33 @@ def test_points_that_take_too_much_are_refused_before_they_are_counted():
     with pytest.raises(LimitExceeded, match="the result of the selection"):
         plan_read(made.array, Pointwise(many), REMOTE, Limits())
     every = np.arange(100)[:, np.newaxis], np.arange(100)
-    with pytest.raises(LimitExceeded, match="the number of chunks"):
-        plan_read(made.array, Pointwise(every), REMOTE, Limits(cells=9_999))
+    crossed = tuple(np.broadcast_arrays(*every))
+    for one in (every, crossed):
+        with pytest.raises(LimitExceeded, match="the number of chunks"):
+            plan_read(made.array, Pointwise(one), REMOTE, Limits(cells=9_999))
+
+
+@pytest.mark.parametrize("step", [1, 3, -2])
+def test_an_index_with_a_dimension_of_its_own_is_planned_as_a_slice(step):
+    made = build(np.arange(60 * 9 * 7, dtype="<f4").reshape(60, 9, 7), (5, 4, 7))
+    places = np.array([8, 0, 3]), np.array([1, 1, 6])
+    times = np.arange(60)[::step, np.newaxis]
+    plan = plan_read(made.array, Pointwise((times, *places)), LOCAL)
+    assert plan.axes[0].size == 3
+    assert plan.axes[1].positions is None
+    expected = made.values[times, places[0], places[1]]
+    np.testing.assert_array_equal(read(made, (times, *places)), expected)
+
+
+def test_points_of_an_array_larger_than_any_address():
+    manifest = ChunkManifest.empty((2**40, 2**40))
+    array = VirtualArray(
+        (2**40, 2**40), np.dtype("<f4"), (1, 1), manifest, fill_value=np.float32(3)
+    )
+    points = Pointwise((np.array([2**40 - 1, 0]), np.array([5, 2**40 - 1])))
+    assert execute([Job(plan_read(array, points, LOCAL), array, "/v")], None, LOCAL)[
+        0
+    ].tolist() == [3, 3]
 
 
 @pytest.fixture(scope="module")

@@ -135,7 +135,7 @@ def cost_of(
     fetched = np.add.reduceat(known, first) if first.size else known
     kinds = _count_chunks(plan, stored)
     whole = math.prod(array.chunk_shape) * stored.dtype.itemsize
-    shape = _arranged(plan)
+    shape = plan.arrange.shape(plan.shape)  # it need not fit into memory
     return Cost(
         shape=shape,
         result_bytes=math.prod(shape) * array.dtype.itemsize,
@@ -156,16 +156,6 @@ def cost_of(
         ),
         has_lookup=heap is not None and kinds.virtual + kinds.inlined > 0,
     )
-
-
-def _arranged(plan: ReadPlan) -> tuple[int, ...]:
-    """Return the shape of the result, which need not fit into memory."""
-    sizes = list(plan.shape)
-    for axis, order in plan.arrange.takes:
-        sizes[axis] = order.size
-    steps = zip(sizes, plan.arrange.steps, strict=True)
-    shape = tuple(size for size, step in steps if isinstance(step, slice))
-    return shape if plan.arrange.points is None else (*plan.arrange.points, *shape[1:])
 
 
 def _known_lengths(

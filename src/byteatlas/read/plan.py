@@ -203,15 +203,16 @@ def _axes_of(
     if not isinstance(selection, Pointwise):
         positions, arrange = resolve(selection, array.shape)
         cell = array.chunk_shape if costs is None else _slabs(array, positions, costs)
-        _check_size(array, list(map(len, positions)), _spans(positions, cell), limits)
+        size = arrange.shape([*map(len, positions)])
+        _check_size(array, size, _spans(positions, cell), limits)
         return tuple(map(axis_plan, positions, cell, range(len(cell)))), arrange, cell
     cell = array.chunk_shape if costs is None else _small_slabs(array, costs)
     columns, others, arrange = resolve_points(selection, array.shape)
     spans = _spans(list(others.values()), [cell[axis] for axis in others])
-    sizes = [math.prod(arrange.points or ()), *map(len, others.values())]
-    _check_size(array, sizes, spans, limits)
+    size = arrange.shape([0, *map(len, others.values())])
+    _check_size(array, size, spans, limits)
     points, order = point_plan(columns, array.shape, cell)
-    _check_size(array, sizes, [points.bounds.size - 1, *spans], limits)
+    _check_size(array, size, [points.bounds.size - 1, *spans], limits)
     along = [axis_plan(taken, cell[axis], axis) for axis, taken in others.items()]
     return (points, *along), replace(arrange, takes=((0, order), *arrange.takes)), cell
 
@@ -225,10 +226,10 @@ def _spans(positions: Sequence[Positions], cell: Sequence[int]) -> list[int]:
 
 
 def _check_size(
-    array: VirtualArray, sizes: Sequence[int], cells: Sequence[int], limits: Limits
+    array: VirtualArray, shape: Sequence[int], cells: Sequence[int], limits: Limits
 ) -> None:
     """Refuse a selection before anything is allocated that grows with it."""
-    size = math.prod(sizes) * array.dtype.itemsize
+    size = math.prod(shape) * array.dtype.itemsize
     limits.check("result", size, "the result of the selection")
     limits.check("cells", math.prod(cells), "the number of chunks that the selection touches")
 
