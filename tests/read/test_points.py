@@ -114,6 +114,7 @@ def test_texts_are_read_by_points():
         ((np.array([0.5]),), "indexed by float64"),
         ((np.array([True] * 9),), "indexed by bool"),
         ((np.array([9]),), "index 9 is out of range for axis 0 of size 9"),
+        ((np.array([2**64 - 1], "u8"),), f"index {2**64 - 1} is out of range for axis 0"),
         ((0, np.array([-8])), "index -8 is out of range for axis 1 of size 7"),
         ((0, 0, 0), "3 indices for an array of 2 axes"),
     ],

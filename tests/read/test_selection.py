@@ -54,6 +54,7 @@ def test_a_single_position_drops_its_axis_and_an_array_of_one_does_not():
         ((0, 0, 0, 0), "4 indices for an array of 3 axes"),
         ((..., 0, ...), "single ellipsis"),
         ((np.array([0, 9]),), "index 9 is out of range"),
+        ((np.array([2**64 - 1], "u8"),), "index 18446744073709551615 is out of range"),
         ((np.zeros((2, 2), int),), "only one-dimensional arrays"),
         ((np.array([1.5]),), "only one-dimensional arrays"),
         ((np.array([True, False]),), "only one-dimensional arrays"),

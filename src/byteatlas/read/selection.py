@@ -219,11 +219,7 @@ def _integers(index: Any, size: int, axis: int) -> NDArray[np.int64]:
     array = np.asarray(index)
     if array.dtype.kind not in "iu" and array.size:
         raise IndexError(f"axis {axis} of points is indexed by {array.dtype}, not by integers")
-    array = array.astype(np.int64)
-    if array.size:
-        _in_range(int(array.min()), size, axis)
-        _in_range(int(array.max()), size, axis)
-    return np.where(array < 0, array + size, array)
+    return _all_in_range(array, size, axis)
 
 
 def _spread(selection: Selection, ndim: int) -> list[Any]:
@@ -245,6 +241,14 @@ def _in_range(index: int, size: int, axis: int) -> int:
     return index % size
 
 
+def _all_in_range(array: NDArray[Any], size: int, axis: int) -> NDArray[np.int64]:
+    if array.size:  # before they are cast: the largest would become negative
+        _in_range(int(array.min()), size, axis)
+        _in_range(int(array.max()), size, axis)
+    array = array.astype(np.int64)
+    return np.where(array < 0, array + size, array)
+
+
 def _several(index: Any, size: int, axis: int) -> NDArray[np.int64]:
     array = np.asarray(index)
     if array.ndim == 1 and array.dtype == bool and array.size == size:
@@ -254,11 +258,7 @@ def _several(index: Any, size: int, axis: int) -> NDArray[np.int64]:
             f"axis {axis} is indexed by an array of shape {array.shape} and type {array.dtype};"
             f" only one-dimensional arrays of integers, or of {size} booleans, are supported"
         )
-    array = array.astype(np.int64)
-    if array.size:
-        _in_range(int(array.min()), size, axis)
-        _in_range(int(array.max()), size, axis)
-    return np.where(array < 0, array + size, array)
+    return _all_in_range(array, size, axis)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
