@@ -207,10 +207,12 @@ class SourceChanged(SourceError):
     Attributes
     ----------
     recorded, seen : the `Source` that was recorded and the one that was seen, where both are known.
+    is_of_chunk : a chunk differs from its digest; that says nothing of the rest of the source.
     """
 
     recorded: object = None
     seen: object = None
+    is_of_chunk: bool = False
 
 
 class RangeIgnored(SourceError):

@@ -241,6 +241,7 @@ FAULTS = {
     "failing": (Fault(status=503, headers={"Retry-After": "0"}), SourceError),
     "replaced": (Fault(headers={"ETag": '"other"'}), SourceChanged),
     "replaced, and refused": (Fault(status=412), SourceChanged),
+    "replaced by less": (Fault(status=416), SourceChanged),
     "without ranges": (Fault(ignore_range=True, body=b"x" * 10**6), SourceError),
 }
 

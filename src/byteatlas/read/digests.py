@@ -64,7 +64,7 @@ def unlike(
     The parameters are those of `check_digests`.
     """
     found = digests_of(chunks)
-    return {
+    errors = {
         at: SourceChanged(
             f"the chunk has the digest {int(found[at]):016x}, but was sealed with"
             f" {int(expected[at]):016x}",
@@ -74,3 +74,6 @@ def unlike(
         )
         for at in np.flatnonzero(found != expected).tolist()
     }
+    for error in errors.values():
+        error.is_of_chunk = True
+    return errors

@@ -48,7 +48,7 @@ class FilledChunks(UserWarning):
 def concerns_one_chunk(error: ByteatlasError) -> bool:
     """Tell whether an error says that the bytes of one chunk are wrong, and nothing of others."""
     if isinstance(error, SourceChanged):
-        return error.recorded is None and error.seen is None  # a digest, not an identity
+        return error.is_of_chunk
     return isinstance(error, Malformed | ShortRead)
 
 
