@@ -162,7 +162,6 @@ class Arrivals:
                     data = await self._fetch(source, offset, wanted, loan)
             except ShortRead as error:  # of this row alone
                 data = error
-            if data is not loan.memory:
                 loan.end()
             self._arrived.put((row, data))
 
